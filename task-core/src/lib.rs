@@ -1,0 +1,12 @@
+#![doc = include_str!("guide.md")]
+
+pub mod domain;
+pub mod ports;
+
+pub mod application;
+
+pub mod layer;
+
+pub mod background;
+pub mod dispatch;
+pub mod memory;

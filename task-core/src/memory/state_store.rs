@@ -1,0 +1,356 @@
+//! A state store in a map.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+use super::lock;
+use crate::domain::Timestamp;
+use crate::ports::{
+    CapabilitySet, Clock, Commit, DeleteMode, DeleteOptions, ETag, ErrorKind, Event, Key, Kind,
+    Page, PendingEvent, PendingId, PortError, PutOptions, StateCapability, StateStore, Stored,
+    Write, WriteMode,
+};
+
+const BACKEND: &str = "memory";
+
+/// Writes between two sweeps of expired entries.
+const SWEEP_EVERY: u64 = 1024;
+
+/// A [`StateStore`] that lives and dies with the process.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use task_core::memory::{ManualClock, MemoryStateStore};
+/// use task_core::ports::{Key, Kind, PutOptions, StateStore, WriteMode};
+///
+/// let store = MemoryStateStore::new(Arc::new(ManualClock::default()));
+/// let key = Key::new(Kind::TASK, "t-1");
+/// let create = PutOptions { mode: WriteMode::Create, ..PutOptions::default() };
+/// let etag = store.put(&key, "one".into(), create.clone()).await.unwrap();
+/// assert_eq!(store.get(&key).await.unwrap().unwrap().etag, etag);
+/// assert!(store.put(&key, "two".into(), create).await.unwrap_err().is_conflict());
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct MemoryStateStore {
+    clock: Arc<dyn Clock>,
+    capabilities: CapabilitySet<StateCapability>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: BTreeMap<Key, Entry>,
+    outbox: BTreeMap<u64, Event>,
+    /// Source of versions and of places in the outbox; never reused.
+    counter: u64,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    /// `None` is a tombstone.
+    value: Option<Bytes>,
+    version: u64,
+    expires_at: Option<Timestamp>,
+}
+
+impl MemoryStateStore {
+    /// Everything but durability.
+    const CAPABILITIES: CapabilitySet<StateCapability> = CapabilitySet::of(&[
+        StateCapability::ConditionalWrites,
+        StateCapability::Ttl,
+        StateCapability::Tombstones,
+        StateCapability::Transactions,
+        StateCapability::Outbox,
+        StateCapability::Scan,
+    ]);
+
+    /// An empty store whose values expire by this clock.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self::with_capabilities(clock, Self::CAPABILITIES)
+    }
+
+    /// An empty store that can do less, to try code against a weaker backend.
+    #[must_use]
+    pub fn with_capabilities(
+        clock: Arc<dyn Clock>,
+        capabilities: CapabilitySet<StateCapability>,
+    ) -> Self {
+        Self {
+            clock,
+            capabilities,
+            state: Mutex::default(),
+        }
+    }
+
+    fn require(
+        &self,
+        capability: StateCapability,
+        operation: &'static str,
+    ) -> Result<(), PortError> {
+        self.capabilities.require(capability, BACKEND, operation)
+    }
+
+    fn check_put(&self, options: &PutOptions, operation: &'static str) -> Result<(), PortError> {
+        if options.mode != WriteMode::Overwrite {
+            self.require(StateCapability::ConditionalWrites, operation)?;
+        }
+        if options.ttl.is_some() {
+            self.require(StateCapability::Ttl, operation)?;
+        }
+        Ok(())
+    }
+
+    fn check_delete(
+        &self,
+        options: &DeleteOptions,
+        operation: &'static str,
+    ) -> Result<(), PortError> {
+        if options.mode != DeleteMode::Any {
+            self.require(StateCapability::ConditionalWrites, operation)?;
+        }
+        if options.tombstone.is_some() {
+            self.require(StateCapability::Tombstones, operation)?;
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn live(&self, key: &Key, now: Timestamp) -> Option<&Entry> {
+        let entry = self.entries.get(key)?;
+        let expired = entry.expires_at.is_some_and(|at| at <= now);
+        (!expired).then_some(entry)
+    }
+
+    fn value(&self, key: &Key, now: Timestamp) -> Option<Stored> {
+        let entry = self.live(key, now)?;
+        entry.value.clone().map(|value| Stored {
+            value,
+            etag: ETag::new(entry.version.to_string()),
+        })
+    }
+
+    fn next(&mut self) -> u64 {
+        self.counter += 1;
+        self.counter
+    }
+
+    fn put(
+        &mut self,
+        key: &Key,
+        value: Bytes,
+        options: &PutOptions,
+        now: Timestamp,
+    ) -> Result<ETag, PortError> {
+        let conflict = |context: &str| {
+            PortError::new(ErrorKind::Conflict, BACKEND, "put").context(format!("{key}: {context}"))
+        };
+        match &options.mode {
+            WriteMode::Overwrite => {}
+            WriteMode::Create => match self.live(key, now) {
+                Some(Entry { value: None, .. }) => return Err(conflict("was deleted")),
+                Some(_) => return Err(conflict("exists")),
+                None => {}
+            },
+            WriteMode::Match(etag) => {
+                if self
+                    .value(key, now)
+                    .is_none_or(|stored| stored.etag != *etag)
+                {
+                    return Err(conflict("has another version"));
+                }
+            }
+        }
+        let version = self.next();
+        let entry = Entry {
+            value: Some(value),
+            version,
+            expires_at: options.ttl.map(|ttl| now.saturating_add(ttl)),
+        };
+        self.entries.insert(key.clone(), entry);
+        if version.is_multiple_of(SWEEP_EVERY) {
+            self.entries
+                .retain(|_, entry| entry.expires_at.is_none_or(|at| at > now));
+        }
+        Ok(ETag::new(version.to_string()))
+    }
+
+    fn delete(
+        &mut self,
+        key: &Key,
+        options: &DeleteOptions,
+        now: Timestamp,
+    ) -> Result<(), PortError> {
+        let current = self.value(key, now);
+        if let DeleteMode::Match(etag) = &options.mode
+            && current.as_ref().is_none_or(|stored| stored.etag != *etag)
+        {
+            return Err(PortError::new(ErrorKind::Conflict, BACKEND, "delete")
+                .context(format!("{key}: has another version")));
+        }
+        match options.tombstone {
+            Some(keep) => self.bury(key, keep, now),
+            None if current.is_some() => {
+                self.entries.remove(key);
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn bury(&mut self, key: &Key, keep: Duration, now: Timestamp) {
+        let tombstone = Entry {
+            value: None,
+            version: self.next(),
+            expires_at: Some(now.saturating_add(keep)),
+        };
+        self.entries.insert(key.clone(), tombstone);
+    }
+
+    /// Applies all writes, or restores what the first of them replaced.
+    fn apply(&mut self, writes: &[Write], now: Timestamp) -> Result<(), PortError> {
+        let mut before = Vec::with_capacity(writes.len());
+        for write in writes {
+            before.push((write.key(), self.entries.get(write.key()).cloned()));
+            let result = match write {
+                Write::Put {
+                    key,
+                    value,
+                    options,
+                } => self.put(key, value.clone(), options, now).map(drop),
+                Write::Delete { key, options } => self.delete(key, options, now),
+            };
+            if let Err(error) = result {
+                for (key, entry) in before.into_iter().rev() {
+                    match entry {
+                        Some(entry) => self.entries.insert(key.clone(), entry),
+                        None => self.entries.remove(key),
+                    };
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl StateStore for MemoryStateStore {
+    fn capabilities(&self) -> CapabilitySet<StateCapability> {
+        self.capabilities
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Stored>, PortError> {
+        Ok(lock(&self.state).value(key, self.clock.now()))
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, PortError> {
+        let now = self.clock.now();
+        let state = lock(&self.state);
+        Ok(keys.iter().map(|key| state.value(key, now)).collect())
+    }
+
+    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
+        key.check_limits(&value, BACKEND, "put")?;
+        self.check_put(&options, "put")?;
+        lock(&self.state).put(key, value, &options, self.clock.now())
+    }
+
+    async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<(), PortError> {
+        key.check_limits(&[], BACKEND, "delete")?;
+        self.check_delete(&options, "delete")?;
+        lock(&self.state).delete(key, &options, self.clock.now())
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<(), PortError> {
+        commit.check(self.capabilities, BACKEND)?;
+        for write in &commit.writes {
+            match write {
+                Write::Put { options, .. } => self.check_put(options, "commit")?,
+                Write::Delete { options, .. } => self.check_delete(options, "commit")?,
+            }
+        }
+        let mut state = lock(&self.state);
+        state.apply(&commit.writes, self.clock.now())?;
+        for event in commit.events {
+            let place = state.next();
+            state.outbox.insert(place, event);
+        }
+        Ok(())
+    }
+
+    async fn pending(
+        &self,
+        after: Option<PendingId>,
+        limit: usize,
+    ) -> Result<Vec<PendingEvent>, PortError> {
+        self.require(StateCapability::Outbox, "pending")?;
+        let after = after.map_or(Ok(0), |id| place_of(&id, "pending"))?;
+        let state = lock(&self.state);
+        let later = state
+            .outbox
+            .range((Bound::Excluded(after), Bound::Unbounded));
+        let pending = later.take(limit).map(|(place, event)| PendingEvent {
+            id: PendingId::new(place.to_string()),
+            event: event.clone(),
+        });
+        Ok(pending.collect())
+    }
+
+    async fn settle(&self, events: &[PendingId]) -> Result<(), PortError> {
+        self.require(StateCapability::Outbox, "settle")?;
+        let mut state = lock(&self.state);
+        for id in events {
+            state.outbox.remove(&place_of(id, "settle")?);
+        }
+        Ok(())
+    }
+
+    async fn scan(
+        &self,
+        kind: Kind,
+        from: Option<String>,
+        limit: usize,
+    ) -> Result<Page, PortError> {
+        self.require(StateCapability::Scan, "scan")?;
+        let now = self.clock.now();
+        let state = lock(&self.state);
+        let start = Bound::Excluded(Key::new(kind, from.unwrap_or_default()));
+        let mut page = Page::default();
+        for key in state
+            .entries
+            .range((start, Bound::Unbounded))
+            .map(|(key, _)| key)
+            .take_while(|key| key.kind == kind)
+        {
+            if page.entries.len() == limit.max(1) {
+                page.next = page.entries.last().map(|(key, _)| key.id.to_string());
+                break;
+            }
+            if let Some(stored) = state.value(key, now) {
+                page.entries.push((key.clone(), stored));
+            }
+        }
+        Ok(page)
+    }
+
+    async fn check(&self) -> Result<(), PortError> {
+        Ok(())
+    }
+}
+
+fn place_of(id: &PendingId, operation: &'static str) -> Result<u64, PortError> {
+    id.as_str().parse().map_err(|error| {
+        PortError::new(ErrorKind::Invalid, BACKEND, operation)
+            .context(format!("{:?} is not a place of this outbox", id.as_str()))
+            .source(Box::<dyn std::error::Error + Send + Sync>::from(error))
+    })
+}
