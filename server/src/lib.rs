@@ -1,0 +1,1 @@
+//! The Task API as one program.

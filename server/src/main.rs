@@ -1,0 +1,2 @@
+//! The `task-server` program.
+fn main() {}
