@@ -1,0 +1,118 @@
+//! Notifies the world of completed tasks, once for each completion.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::IncomingEvent;
+use crate::domain::EventType;
+use crate::ports::{
+    Answer, Delivery, EventHandler, Group, Key, Kind, Notification, Notifier, PortError,
+    PutOptions, Retry, StateCapability, StateStore,
+};
+
+/// How long the id of a finished event is remembered. Longer than any redelivery takes.
+const SEEN_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Namespace of the marks of finished events.
+const SEEN_NAMESPACE: Uuid = Uuid::from_u128(0x51d0_9a3e_7b61_5c44_8d0e_2f8a_6f0b_9c13);
+
+/// Handles task events: sends a notification for each `task.completed`.
+///
+/// An event that was handled is marked *after* the notification was accepted, so that a crash in
+/// between repeats it, with the same idempotency key, rather than losing it. Only ids that were seen
+/// are dropped: an older revision may be the completion of a task that was reopened since.
+#[derive(Debug)]
+pub struct CompletionNotifier {
+    group: Group,
+    store: Arc<dyn StateStore>,
+    notifier: Arc<dyn Notifier>,
+}
+
+impl CompletionNotifier {
+    /// A handler for a group, with its marks in a store.
+    #[must_use]
+    pub fn new(group: Group, store: Arc<dyn StateStore>, notifier: Arc<dyn Notifier>) -> Self {
+        Self {
+            group,
+            store,
+            notifier,
+        }
+    }
+
+    async fn completed(&self, event: &IncomingEvent) -> Result<(), PortError> {
+        let mark = self.mark_of(event);
+        if self.store.get(&mark).await?.is_some() {
+            tracing::debug!(event_id = event.id, "event was handled before");
+            return Ok(());
+        }
+        self.notifier.notify(&notification_of(event)).await?;
+        tracing::info!("Notification sent for task {}", event.task_id);
+        let ttl = self.store.capabilities().has(StateCapability::Ttl);
+        let options = PutOptions {
+            ttl: ttl.then_some(SEEN_TTL),
+            ..PutOptions::default()
+        };
+        self.store
+            .put(&mark, Bytes::from_static(b"{}"), options)
+            .await
+            .map(drop)
+    }
+
+    fn mark_of(&self, event: &IncomingEvent) -> Key {
+        let name = format!("{}\n{}\n{}", self.group, event.source, event.id);
+        let id = Uuid::new_v5(&SEEN_NAMESPACE, name.as_bytes());
+        Key::new(Kind::SEEN, id.to_string())
+    }
+}
+
+fn notification_of(event: &IncomingEvent) -> Notification {
+    let id = &event.task_id;
+    let body = serde_json::json!({
+        "type": "task_completed",
+        "task_id": id,
+        "message": format!("Task {id} has been completed"),
+    });
+    Notification {
+        idempotency_key: event.id.as_str().into(),
+        body: Bytes::from(body.to_string()),
+    }
+}
+
+#[async_trait]
+impl EventHandler for CompletionNotifier {
+    async fn handle(&self, delivery: &Delivery) -> Answer {
+        let event = match IncomingEvent::parse(&delivery.payload) {
+            Ok(event) => event,
+            Err(error) => {
+                tracing::error!(%error, topic = %delivery.topic, "event goes to the dead letters");
+                return Answer::Drop;
+            }
+        };
+        if delivery.attempt == 1 {
+            tracing::info!(
+                "Received event: {} for task {}",
+                event.event_type,
+                event.task_id
+            );
+        }
+        if event.event_type != EventType::Completed.as_str() {
+            return Answer::Ack;
+        }
+        match self.completed(&event).await {
+            Ok(()) => Answer::Ack,
+            Err(error) if error.retryable() == Retry::Never => {
+                tracing::error!(%error, task_id = event.task_id, "notification refused");
+                Answer::Drop
+            }
+            Err(error) => {
+                let attempt = delivery.attempt;
+                tracing::warn!(%error, task_id = event.task_id, attempt, "notification failed");
+                Answer::Retry
+            }
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! A task as stores hold it: the replaced service's JSON, with what we need beside it.
+//!
+//! ```json
+//! {"id":"…","title":"…","description":null,"status":"pending","priority":1,
+//!  "created_at":"…Z","updated_at":"…Z", …unknown fields…,
+//!  "_meta":{"term":0,"rev":1,"request":"…","request_term":0}}
+//! ```
+//!
+//! The seven known fields stand at the top in the order that readers of the replaced service know.
+//! Fields that we do not know are kept byte for byte and written back. What is ours lives in the one
+//! field `_meta`, which a reader that knows nothing of it ignores.
+
+use std::fmt;
+
+use bytes::Bytes;
+use serde::de::{self, Deserialize, Deserializer, MapAccess, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
+use serde_json::value::RawValue;
+
+use crate::domain::{Draft, EntityTag, Priority, Revision, Status, Task, TaskId, Timestamp, Title};
+
+const META: &str = "_meta";
+
+/// How a task came to be, when its create carried an idempotency key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// SHA-256 of the request's meaning, in hexadecimal.
+    pub request: String,
+    /// The term of the task's first revision.
+    pub term: u32,
+}
+
+/// A task with everything that is stored with it.
+#[derive(Debug, Clone)]
+pub struct TaskRecord {
+    /// The task.
+    pub task: Task,
+    /// Its revision; `None` when a writer that knows of none stored it last.
+    pub revision: Option<Revision>,
+    /// How it was created.
+    pub origin: Option<Origin>,
+    /// Fields of the record that we do not know, in their order.
+    foreign: Fields,
+    /// Fields of `_meta` that this version does not know.
+    foreign_meta: Fields,
+    tag: EntityTag,
+}
+
+/// Bytes that are no task record.
+#[derive(Debug, thiserror::Error)]
+#[error("not a task record: {0}")]
+pub struct RecordError(String);
+
+impl TaskRecord {
+    /// The record of a new task.
+    #[must_use]
+    pub fn new(task: Task, revision: Revision, origin: Option<Origin>) -> Self {
+        Self {
+            task,
+            revision: Some(revision),
+            origin,
+            foreign: Fields::default(),
+            foreign_meta: Fields::default(),
+            tag: EntityTag::of_revision(revision),
+        }
+    }
+
+    /// The validator of this state of the task.
+    #[must_use]
+    pub fn tag(&self) -> &EntityTag {
+        &self.tag
+    }
+
+    /// Gives the record its next revision, after the task was changed.
+    ///
+    /// A record that lost its revision to a foreign writer continues at the time in microseconds.
+    /// That lies above every revision given before, so no event id is used twice.
+    pub fn advance(&mut self, now: Timestamp) -> Revision {
+        let lost = Revision {
+            term: 0,
+            rev: u64::try_from(now.unix_micros()).unwrap_or(1),
+        };
+        let next = self.revision.map_or(lost, Revision::next);
+        self.revision = Some(next);
+        self.tag = EntityTag::of_revision(next);
+        next
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// Names the field that is missing or not what it should be.
+    pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| RecordError("not UTF-8".to_owned()))?;
+        let mut fields: Fields =
+            serde_json::from_str(text).map_err(|error| RecordError(error.to_string()))?;
+        let created_at: Timestamp = fields.take_parsed("created_at")?;
+        let task = Task {
+            id: TaskId::parse(&fields.take_required::<String>("id")?)
+                .map_err(|error| RecordError(error.to_string()))?,
+            draft: Draft {
+                title: Title::stored(fields.take_required("title")?),
+                description: fields.take::<Option<String>>("description")?.flatten(),
+                priority: fields
+                    .take("priority")?
+                    .map_or_else(Priority::default, Priority::stored),
+            },
+            status: fields.take_parsed::<Status>("status")?,
+            created_at,
+            updated_at: if fields.has("updated_at") {
+                fields.take_parsed("updated_at")?
+            } else {
+                created_at
+            },
+        };
+        let mut meta = fields.take::<Fields>(META)?.unwrap_or_default();
+        let revision = match (meta.take("term")?, meta.take("rev")?) {
+            (Some(term), Some(rev)) => Some(Revision { term, rev }),
+            _ => None,
+        };
+        let origin = match (meta.take("request")?, meta.take("request_term")?) {
+            (Some(request), Some(term)) => Some(Origin { request, term }),
+            _ => None,
+        };
+        let tag = revision.map_or_else(|| EntityTag::of_content(bytes), EntityTag::of_revision);
+        Ok(Self {
+            task,
+            revision,
+            origin,
+            foreign: fields,
+            foreign_meta: meta,
+            tag,
+        })
+    }
+
+    /// Writes the record as bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let json = serde_json::to_vec(self).expect("a record has only string keys");
+        Bytes::from(json)
+    }
+}
+
+impl Serialize for TaskRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        let task = &self.task;
+        map.serialize_entry("id", task.id.as_str())?;
+        map.serialize_entry("title", task.draft.title.as_str())?;
+        map.serialize_entry("description", &task.draft.description)?;
+        map.serialize_entry("status", task.status.as_str())?;
+        map.serialize_entry("priority", &task.draft.priority.get())?;
+        map.serialize_entry("created_at", &Displayed(task.created_at))?;
+        map.serialize_entry("updated_at", &Displayed(task.updated_at))?;
+        self.foreign.serialize_into(&mut map)?;
+        map.serialize_entry(META, &Meta(self))?;
+        map.end()
+    }
+}
+
+struct Meta<'a>(&'a TaskRecord);
+
+impl Serialize for Meta<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        if let Some(revision) = self.0.revision {
+            map.serialize_entry("term", &revision.term)?;
+            map.serialize_entry("rev", &revision.rev)?;
+        }
+        if let Some(origin) = &self.0.origin {
+            map.serialize_entry("request", &origin.request)?;
+            map.serialize_entry("request_term", &origin.term)?;
+        }
+        self.0.foreign_meta.serialize_into(&mut map)?;
+        map.end()
+    }
+}
+
+/// Serializes a value as its text.
+pub(super) struct Displayed<T>(pub(super) T);
+
+impl<T: fmt::Display> Serialize for Displayed<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+/// The fields of a JSON object in their order, each value as it was written.
+///
+/// Numbers keep their digits and strings their escapes. Of a name that stands twice the last value
+/// counts, as it does for the replaced service.
+#[derive(Debug, Clone, Default)]
+struct Fields(Vec<(String, Box<RawValue>)>);
+
+impl Fields {
+    fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(field, _)| field == name)
+    }
+
+    fn take<T: de::DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, RecordError> {
+        let Some(index) = self.0.iter().position(|(field, _)| field == name) else {
+            return Ok(None);
+        };
+        let (_, raw) = self.0.remove(index);
+        match serde_json::from_str(raw.get()) {
+            Ok(value) => Ok(Some(value)),
+            Err(error) => Err(RecordError(format!("{name}: {error}"))),
+        }
+    }
+
+    fn take_required<T: de::DeserializeOwned>(&mut self, name: &str) -> Result<T, RecordError> {
+        self.take(name)?
+            .ok_or_else(|| RecordError(format!("{name} is missing")))
+    }
+
+    fn take_parsed<T>(&mut self, name: &str) -> Result<T, RecordError>
+    where
+        T: std::str::FromStr<Err: fmt::Display>,
+    {
+        let text: String = self.take_required(name)?;
+        text.parse()
+            .map_err(|error| RecordError(format!("{name}: {error}")))
+    }
+
+    fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        self.0
+            .iter()
+            .try_for_each(|(name, raw)| map.serialize_entry(name, raw))
+    }
+}
+
+impl<'de> Deserialize<'de> for Fields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+
+        impl<'de> Visitor<'de> for Object {
+            type Value = Fields;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
+                let mut fields: Vec<(String, Box<RawValue>)> = Vec::with_capacity(10);
+                while let Some((name, raw)) = map.next_entry::<String, Box<RawValue>>()? {
+                    match fields.iter_mut().find(|(field, _)| *field == name) {
+                        Some(field) => field.1 = raw,
+                        None => fields.push((name, raw)),
+                    }
+                }
+                Ok(Fields(fields))
+            }
+        }
+
+        deserializer.deserialize_map(Object)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEGACY: &str = r#"{"id":"t-1","title":"a","description":null,"status":"pending","priority":2,
+        "created_at":"2026-11-21T02:38:34.036210","updated_at":"2026-11-21T02:38:34.418718",
+        "big":123456789012345678901234567890,"text":"\ud83d\ude80 \u0041","nested":{"b":[ ],"a":1.0}}"#;
+
+    #[test]
+    fn unknown_fields_survive_byte_for_byte() {
+        let mut record = TaskRecord::decode(LEGACY.as_bytes()).expect("a legacy record");
+        let _ = record.advance(Timestamp::from_unix_micros(7));
+        let written = String::from_utf8(record.encode().to_vec()).expect("JSON is UTF-8");
+        for kept in [
+            r#""big":123456789012345678901234567890"#,
+            r#""text":"\ud83d\ude80 \u0041""#,
+            r#""nested":{"b":[ ],"a":1.0}"#,
+            r#""_meta":{"term":0,"rev":7}"#,
+        ] {
+            assert!(written.contains(kept), "{kept} is not in {written}");
+        }
+    }
+
+    #[test]
+    fn meta_of_a_later_version_survives() {
+        let later = r#"{"id":"t","title":"a","status":"pending","created_at":"2026-01-01T00:00:00Z",
+            "_meta":{"term":1,"rev":2,"pending":[{"x":1}]}}"#;
+        let record = TaskRecord::decode(later.as_bytes()).expect("a record");
+        let again = TaskRecord::decode(&record.encode()).expect("our own record");
+        assert_eq!(again.revision, Some(Revision { term: 1, rev: 2 }));
+        assert!(again.foreign_meta.has("pending"));
+    }
+
+    #[test]
+    fn a_record_without_a_revision_has_a_tag_of_its_content() {
+        let one = TaskRecord::decode(LEGACY.as_bytes()).expect("a legacy record");
+        let other = LEGACY.replace("\"a\"", "\"b\"");
+        let other = TaskRecord::decode(other.as_bytes()).expect("a legacy record");
+        assert_eq!(one.revision, None);
+        assert_ne!(one.tag(), other.tag());
+    }
+
+    #[test]
+    fn what_is_no_record_is_refused_with_the_field() {
+        for (text, named) in [
+            ("[]", "JSON object"),
+            ("{}", "created_at is missing"),
+            (&LEGACY.replace("pending", "lost"), "status"),
+            (
+                &LEGACY.replace("2026-11-21T02:38:34.036210", "soon"),
+                "created_at",
+            ),
+            (
+                &LEGACY.replace(r#""priority":2"#, r#""priority":"2""#),
+                "priority",
+            ),
+        ] {
+            let error = TaskRecord::decode(text.as_bytes()).expect_err("no record");
+            assert!(error.to_string().contains(named), "{error}");
+        }
+        assert!(TaskRecord::decode(b"\xff").is_err());
+    }
+}

@@ -1,0 +1,323 @@
+//! The use cases of the Task API.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use super::turns::Turns;
+use super::{Origin, Outbox, TaskError, TaskRecord, task_event};
+use crate::domain::{
+    Draft, EntityTag, EventType, IdempotencyKey, Precondition, Revision, Status, Task, TaskEvent,
+    TaskId, Timestamp,
+};
+use crate::ports::{
+    Clock, Commit, DeleteMode, DeleteOptions, ETag, Entropy, ErrorKind, Key, Kind, PortError,
+    PutOptions, StateCapability, Stored, Write, WriteMode,
+};
+
+/// How often a change is tried against writers of other processes.
+const MAX_ATTEMPTS: u32 = 16;
+
+/// Pause before the second attempt; it doubles, with jitter.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
+
+/// How long a deleted task's id refuses to be created again by its idempotency key.
+const DELETION_MEMORY: Duration = Duration::from_secs(24 * 3600);
+
+/// A task and the validator of its state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskView {
+    /// The task.
+    pub task: Task,
+    /// Its tag, for `ETag` and `If-Match`.
+    pub tag: EntityTag,
+}
+
+/// Creates, reads, changes and deletes tasks.
+///
+/// A change that returns `Ok` has its event pending in the store; one that returns an error has none,
+/// unless the error says that its outcome is unknown.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use std::sync::Arc;
+/// use task_core::application::{Outbox, TaskService};
+/// use task_core::domain::{Draft, Precondition, Priority, Status, Title};
+/// use task_core::memory::{ManualClock, MemoryStateStore, SeededEntropy};
+///
+/// let clock = Arc::new(ManualClock::default());
+/// let store = Arc::new(MemoryStateStore::new(clock.clone()));
+/// let outbox = Arc::new(Outbox::new(store).unwrap());
+/// let tasks = TaskService::new(outbox, clock, Arc::new(SeededEntropy::new(1))).unwrap();
+///
+/// let title = Title::parse("write the report".to_owned()).unwrap();
+/// let draft = Draft { title, description: None, priority: Priority::default() };
+/// let created = tasks.create(draft, None).await.unwrap();
+/// let done = tasks
+///     .set_status(&created.task.id, Status::Completed, &Precondition::Match(vec![created.tag]))
+///     .await
+///     .unwrap();
+/// assert_eq!(done.task.status, Status::Completed);
+/// # });
+/// ```
+#[derive(Debug)]
+pub struct TaskService {
+    outbox: Arc<Outbox>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    turns: Turns,
+    /// How long deletions are remembered, where the store can.
+    tombstone: Option<Duration>,
+}
+
+impl TaskService {
+    /// A service over an outbox.
+    ///
+    /// # Errors
+    /// `Unsupported` when the store has no conditional writes.
+    pub fn new(
+        outbox: Arc<Outbox>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, PortError> {
+        let capabilities = outbox.store().capabilities();
+        capabilities.require(StateCapability::ConditionalWrites, "task service", "open")?;
+        let tombstone = capabilities
+            .has(StateCapability::Tombstones)
+            .then_some(DELETION_MEMORY);
+        Ok(Self {
+            outbox,
+            clock,
+            entropy,
+            turns: Turns::new(),
+            tombstone,
+        })
+    }
+
+    /// Creates a pending task. The same key with the same draft answers what it answered first.
+    ///
+    /// # Errors
+    /// `KeyReused` for a key that came with another draft, `Deleted` when its task is gone, `Store`.
+    pub async fn create(
+        &self,
+        draft: Draft,
+        key: Option<&IdempotencyKey>,
+    ) -> Result<TaskView, TaskError> {
+        let now = self.clock.now();
+        let revision = Revision::first(0);
+        let (id, origin) = match key {
+            Some(key) => {
+                let origin = Origin {
+                    request: fingerprint(&draft),
+                    term: revision.term,
+                };
+                (TaskId::for_idempotency_key(key), Some(origin))
+            }
+            None => (self.fresh_id(now), None),
+        };
+        let request = origin.as_ref().map(|origin| origin.request.clone());
+        let task = Task::create(id, draft, now);
+        let record = TaskRecord::new(task, revision, origin);
+        let written = self
+            .write(&record, WriteMode::Create, EventType::Created, revision)
+            .await;
+        match (written, request) {
+            (Ok(()), _) => Ok(view(record)),
+            (Err(error), Some(request)) if error.is_conflict() => {
+                self.replay(record.task, &request).await
+            }
+            (Err(error), _) => Err(error.into()),
+        }
+    }
+
+    /// Answers a create whose key was used before.
+    async fn replay(&self, task: Task, request: &str) -> Result<TaskView, TaskError> {
+        let Some((record, _)) = self.find(&task.id).await? else {
+            return Err(TaskError::Deleted);
+        };
+        let Some(origin) = &record.origin else {
+            // A foreign writer dropped what we knew of the request: its present state is all there is.
+            return Ok(view(record));
+        };
+        if origin.request != request {
+            return Err(TaskError::KeyReused);
+        }
+        let tag = EntityTag::of_revision(Revision::first(origin.term));
+        let task = Task::create(task.id, task.draft, record.task.created_at);
+        Ok(TaskView { task, tag })
+    }
+
+    /// Reads a task.
+    ///
+    /// # Errors
+    /// `NotFound`, `Store`.
+    pub async fn get(&self, id: &TaskId) -> Result<TaskView, TaskError> {
+        Ok(view(self.load(id).await?.0))
+    }
+
+    /// Moves a task to a status. A task that has it already stays as it is, without an event.
+    ///
+    /// # Errors
+    /// `NotFound`, `PreconditionFailed`, `Contended`, `Store`.
+    pub async fn set_status(
+        &self,
+        id: &TaskId,
+        status: Status,
+        precondition: &Precondition,
+    ) -> Result<TaskView, TaskError> {
+        self.change(id, precondition, |task, now| task.set_status(status, now))
+            .await
+    }
+
+    /// Replaces what a client may edit. A draft that changes nothing leaves no event.
+    ///
+    /// # Errors
+    /// `NotFound`, `PreconditionFailed`, `Contended`, `Store`.
+    pub async fn edit(
+        &self,
+        id: &TaskId,
+        draft: Draft,
+        precondition: &Precondition,
+    ) -> Result<TaskView, TaskError> {
+        self.change(id, precondition, |task, now| task.edit(draft.clone(), now))
+            .await
+    }
+
+    /// Deletes a task, for ever: its id is not used again.
+    ///
+    /// # Errors
+    /// `NotFound`, `PreconditionFailed`, `Contended`, `Store`.
+    pub async fn delete(&self, id: &TaskId, precondition: &Precondition) -> Result<(), TaskError> {
+        let _turn = self.turns.take(id).await;
+        for attempt in 1..=MAX_ATTEMPTS {
+            let (record, etag) = self.load(id).await?;
+            check(precondition, &record)?;
+            let options = DeleteOptions {
+                mode: DeleteMode::Match(etag),
+                tombstone: self.tombstone,
+            };
+            match self.outbox.store().delete(&key_of(id), options).await {
+                Ok(()) => return Ok(()),
+                Err(error) if error.is_conflict() => self.pause(attempt).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(TaskError::Contended {
+            attempts: MAX_ATTEMPTS,
+        })
+    }
+
+    async fn change(
+        &self,
+        id: &TaskId,
+        precondition: &Precondition,
+        apply: impl Fn(&mut Task, Timestamp) -> Option<EventType> + Send + Sync,
+    ) -> Result<TaskView, TaskError> {
+        let _turn = self.turns.take(id).await;
+        for attempt in 1..=MAX_ATTEMPTS {
+            let (mut record, etag) = self.load(id).await?;
+            check(precondition, &record)?;
+            let now = self.clock.now();
+            let Some(event_type) = apply(&mut record.task, now) else {
+                return Ok(view(record));
+            };
+            let revision = record.advance(now);
+            let mode = WriteMode::Match(etag);
+            match self.write(&record, mode, event_type, revision).await {
+                Ok(()) => return Ok(view(record)),
+                Err(error) if error.is_conflict() => self.pause(attempt).await,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(TaskError::Contended {
+            attempts: MAX_ATTEMPTS,
+        })
+    }
+
+    /// Writes a record together with the event of its change.
+    async fn write(
+        &self,
+        record: &TaskRecord,
+        mode: WriteMode,
+        event_type: EventType,
+        revision: Revision,
+    ) -> Result<(), PortError> {
+        let put = Write::Put {
+            key: key_of(&record.task.id),
+            value: record.encode(),
+            options: PutOptions { mode, ttl: None },
+        };
+        let event = TaskEvent::of(&record.task, event_type);
+        let commit = Commit::of(put).event(task_event(&event, revision));
+        self.outbox.commit(commit).await
+    }
+
+    async fn load(&self, id: &TaskId) -> Result<(TaskRecord, ETag), TaskError> {
+        self.find(id).await?.ok_or(TaskError::NotFound)
+    }
+
+    async fn find(&self, id: &TaskId) -> Result<Option<(TaskRecord, ETag)>, PortError> {
+        let key = key_of(id);
+        match self.outbox.store().get(&key).await? {
+            // An empty value is a deletion on backends that cannot delete conditionally.
+            Some(Stored { value, etag }) if !value.is_empty() => {
+                let record = TaskRecord::decode(&value).map_err(|error| {
+                    PortError::new(ErrorKind::Corrupt, "task service", "get")
+                        .context(format!("{key} cannot be read"))
+                        .source(error)
+                })?;
+                Ok(Some((record, etag)))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    fn fresh_id(&self, now: Timestamp) -> TaskId {
+        let mut random = [0; 10];
+        self.entropy.fill(&mut random);
+        TaskId::from_time(now.unix_millis(), &random)
+    }
+
+    async fn pause(&self, attempt: u32) {
+        let pause = FIRST_PAUSE * (1 << attempt.min(7));
+        tokio::time::sleep(self.entropy.jitter(pause)).await;
+    }
+}
+
+fn key_of(id: &TaskId) -> Key {
+    Key::new(Kind::TASK, id.as_str())
+}
+
+fn view(record: TaskRecord) -> TaskView {
+    TaskView {
+        tag: record.tag().clone(),
+        task: record.task,
+    }
+}
+
+fn check(precondition: &Precondition, record: &TaskRecord) -> Result<(), TaskError> {
+    if precondition.allows(record.tag()) {
+        return Ok(());
+    }
+    Err(TaskError::PreconditionFailed {
+        current: record.tag().clone(),
+    })
+}
+
+/// A hash of what a create asks for, whatever its bytes looked like.
+fn fingerprint(draft: &Draft) -> String {
+    let meaning = serde_json::json!([
+        draft.title.as_str(),
+        draft.description,
+        draft.priority.get()
+    ]);
+    let digest = Sha256::digest(meaning.to_string().as_bytes());
+    digest
+        .iter()
+        .fold(String::with_capacity(64), |mut hex, byte| {
+            let _ = write!(hex, "{byte:02x}");
+            hex
+        })
+}
