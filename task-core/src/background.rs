@@ -1,7 +1,9 @@
 //! Tasks that run beside the requests, each with an owner that stops and joins it.
 
 use std::fmt;
+use std::pin::pin;
 
+use futures_util::future::{Either, select};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -87,10 +89,9 @@ impl Stop {
 
     /// Runs a future until it ends or the task should stop; `None` in the second case.
     pub async fn or<F: Future + Send>(&mut self, future: F) -> Option<F::Output> {
-        tokio::select! {
-            biased;
-            () = self.raised() => None,
-            output = future => Some(output),
+        match select(pin!(self.raised()), pin!(future)).await {
+            Either::Left(((), _)) => None,
+            Either::Right((output, _)) => Some(output),
         }
     }
 }

@@ -117,10 +117,8 @@ impl Subscriber {
             };
             let rest = async {
                 match pause {
-                    Some(due) => tokio::select! {
-                        () = published => {}
-                        () = tokio::time::sleep_until(due) => {}
-                    },
+                    // Falling due is the time-out of the wait; both ways we look again.
+                    Some(due) => drop(tokio::time::timeout_at(due, published).await),
                     None => published.await,
                 }
             };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::Serialize;
 use uuid::Uuid;
 
 use super::IncomingEvent;
@@ -69,16 +70,24 @@ impl CompletionNotifier {
     }
 }
 
+/// What the receiver gets, in this order of fields.
+#[derive(Serialize)]
+struct CompletedBody<'a> {
+    r#type: &'static str,
+    task_id: &'a str,
+    message: String,
+}
+
 fn notification_of(event: &IncomingEvent) -> Notification {
-    let id = &event.task_id;
-    let body = serde_json::json!({
-        "type": "task_completed",
-        "task_id": id,
-        "message": format!("Task {id} has been completed"),
-    });
+    let body = CompletedBody {
+        r#type: "task_completed",
+        task_id: &event.task_id,
+        message: format!("Task {} has been completed", event.task_id),
+    };
+    let json = serde_json::to_vec(&body).expect("a notification has only string keys");
     Notification {
         idempotency_key: event.id.as_str().into(),
-        body: Bytes::from(body.to_string()),
+        body: Bytes::from(json),
     }
 }
 

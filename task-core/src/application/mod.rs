@@ -21,6 +21,9 @@ mod relay;
 mod tasks;
 mod turns;
 
+#[cfg(test)]
+mod tests;
+
 pub use completion::CompletionNotifier;
 pub use envelope::{
     EVENT_SOURCE, IncomingEvent, PUBSUB_NAME, PoisonError, TASK_EVENTS_TOPIC, task_event,

@@ -27,6 +27,8 @@ impl fmt::Display for FieldError {
     }
 }
 
+impl std::error::Error for FieldError {}
+
 /// All the rules that one input breaks, never only the first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ValidationError {

@@ -208,10 +208,8 @@ impl Member {
             if due.is_empty() {
                 let wait = async {
                     match next {
-                        Some(next) => tokio::select! {
-                            () = published => {}
-                            () = tokio::time::sleep_until(next) => {}
-                        },
+                        // Falling due is the time-out of the wait; both ways we look again.
+                        Some(next) => drop(tokio::time::timeout_at(next, published).await),
                         None => published.await,
                     }
                 };
