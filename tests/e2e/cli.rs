@@ -1,0 +1,128 @@
+//! The command line: messages, exit codes, configuration.
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use task_tests::process::{TestDirectory, program};
+
+fn run(arguments: &[&str]) -> Output {
+    Command::new(program()).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn all_problems_of_a_configuration_are_listed_at_once() {
+    let directory = TestDirectory::new("bad-config");
+    let file = directory.path().join("task.toml");
+    std::fs::write(
+        &file,
+        "listen = \"nowhere\"\nmax_body_bytes = 1\nlisten_on = 3\n",
+    )
+    .unwrap();
+    let path = file.display().to_string();
+    for arguments in [
+        vec!["config", "check", "--config", &path, "--log", "loud"],
+        vec!["serve", "--config", &path, "--log", "loud"],
+    ] {
+        let output = run(&arguments);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        for word in [
+            "listen",
+            "nowhere",
+            "max_body_bytes",
+            "1",
+            "listen_on",
+            "loud",
+        ] {
+            assert!(stderr.contains(word), "{word} is not in {stderr}");
+        }
+    }
+}
+
+#[test]
+fn a_flag_beats_the_environment_and_that_beats_the_file() {
+    let directory = TestDirectory::new("precedence");
+    let file = directory.path().join("task.toml");
+    let keys = "max_body_bytes = 2000\nmax_concurrency = 20\nmax_connections = 200\n";
+    std::fs::write(&file, keys).unwrap();
+    let output = Command::new(program())
+        .args([
+            "config",
+            "show",
+            "--json",
+            "--max-connections",
+            "222",
+            "--config",
+        ])
+        .arg(&file)
+        .env("TASK_MAX_CONCURRENCY", "22")
+        .env("TASK_MAX_CONNECTIONS", "2")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let shown = text(&output.stdout);
+    let _: Value = serde_json::from_str(&shown).unwrap();
+    for (key, value) in [
+        ("max_body_bytes", "2000"),
+        ("max_concurrency", "22"),
+        ("max_connections", "222"),
+    ] {
+        assert!(
+            shown.contains(key) && shown.contains(value),
+            "{key} {value} is not in {shown}"
+        );
+    }
+}
+
+#[test]
+fn a_backend_that_is_not_built_in_is_refused_with_what_there_is() {
+    for backend in ["direct", "dapr", "parallel", "nosuch"] {
+        let output = run(&["serve", "--backend", backend]);
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.contains(backend) && stderr.contains("embedded"),
+            "{stderr}"
+        );
+    }
+}
+
+#[test]
+fn a_wrong_word_is_a_usage_error() {
+    let output = run(&["sevre"]);
+    assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_api_description_is_printed() {
+    let output = run(&["openapi"]);
+    assert!(output.status.success());
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(document["paths"]["/tasks"]["post"].is_object());
+}
+
+#[test]
+fn secrets_in_addresses_are_masked() {
+    let url = "http://user:canary-7f3a@127.0.0.1:1/x";
+    for arguments in [
+        vec!["config", "show", "--notification-url", url],
+        vec!["config", "show", "--json", "--notification-url", url],
+        vec!["config", "check", "--notification-url", url],
+    ] {
+        let output = run(&arguments);
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert!(!all.contains("canary-7f3a"), "{all}");
+    }
+}
+
+#[test]
+fn completions_are_printed_for_the_usual_shells() {
+    for shell in ["bash", "zsh", "fish"] {
+        let output = run(&["completions", shell]);
+        assert!(output.status.success() && text(&output.stdout).contains("task-server"));
+    }
+}

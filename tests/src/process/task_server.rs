@@ -1,0 +1,368 @@
+//! The `task-server` program, built and run as a user would.
+
+use std::io::{self, BufRead, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::{Connection, Response};
+
+/// Longest wait for a start or an end.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The program's path. It is built on first use, in the profile of the test that asks.
+///
+/// # Panics
+/// If it cannot be built.
+#[must_use]
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| {
+        let this = std::env::current_exe().expect("a test has a path");
+        // <target>/<profile>/deps/<test>
+        let folder = this
+            .ancestors()
+            .nth(2)
+            .expect("a test lies in a target folder");
+        let profile = folder.file_name().and_then(|name| name.to_str());
+        let mut build = Command::new(env!("CARGO"));
+        build.args(["build", "--package", "task-server", "--bin", "task-server"]);
+        if profile == Some("release") {
+            build.arg("--release");
+        }
+        build
+            .arg("--target-dir")
+            .arg(folder.parent().expect("a profile lies in a target folder"));
+        build.current_dir(env!("CARGO_MANIFEST_DIR"));
+        let built = build.status().expect("cargo runs");
+        assert!(built.success(), "task-server does not build");
+        folder.join(format!("task-server{}", std::env::consts::EXE_SUFFIX))
+    })
+}
+
+/// How a [`TaskServer`] is started.
+#[derive(Debug, Clone, Default)]
+pub struct TaskServerOptions {
+    /// Arguments after `serve --listen … --data-dir …`.
+    pub arguments: Vec<String>,
+    /// Words before the program, for example a command that changes its surroundings.
+    pub before: Vec<String>,
+}
+
+impl TaskServerOptions {
+    /// Adds an argument.
+    #[must_use]
+    pub fn arg(mut self, argument: impl Into<String>) -> Self {
+        self.arguments.push(argument.into());
+        self
+    }
+}
+
+/// A running `task-server serve`, killed when dropped.
+#[derive(Debug)]
+pub struct TaskServer {
+    process: Process,
+}
+
+impl TaskServer {
+    /// Starts the server on a free port and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub async fn start(data: &Path) -> Self {
+        Self::start_with(data, &TaskServerOptions::default()).await
+    }
+
+    /// Starts the server with more arguments.
+    ///
+    /// # Panics
+    /// If it does not become ready.
+    pub async fn start_with(data: &Path, options: &TaskServerOptions) -> Self {
+        let started = Self::try_start(data, options).await;
+        started.unwrap_or_else(|log| panic!("task-server does not start:\n{log}"))
+    }
+
+    /// Starts the server, which may refuse.
+    ///
+    /// # Errors
+    /// What it wrote, when it does not become ready.
+    pub async fn try_start(data: &Path, options: &TaskServerOptions) -> Result<Self, String> {
+        let mut words = options.before.clone();
+        words.push(program().display().to_string());
+        let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir"];
+        words.extend(serve.map(str::to_owned));
+        words.push(data.display().to_string());
+        words.extend(options.arguments.iter().cloned());
+        let process = Process::start(&words)?;
+        let server = Self { process };
+        let ready = server.get("/ready").await;
+        if ready.status == 200 {
+            Ok(server)
+        } else {
+            Err(server.log())
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.process.address
+    }
+
+    /// The process's id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.child.id()
+    }
+
+    /// What it has written to both outputs so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// A connection to it.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    pub async fn connect(&self) -> Connection {
+        let connection = Connection::open(self.address()).await;
+        connection.unwrap_or_else(|error| panic!("{error}\n{}", self.log()))
+    }
+
+    /// Sends one request on a connection of its own.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn send(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response {
+        let mut connection = self.connect().await;
+        let answer = connection.send(method, target, headers, body).await;
+        answer.unwrap_or_else(|error| panic!("{method} {target}: {error}\n{}", self.log()))
+    }
+
+    /// Sends one `GET`.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn get(&self, target: &str) -> Response {
+        self.send("GET", target, &[], "").await
+    }
+
+    /// Sends one `POST` of JSON.
+    ///
+    /// # Panics
+    /// If there is no answer.
+    pub async fn post(&self, target: &str, body: &str) -> Response {
+        self.send("POST", target, &[], body).await
+    }
+
+    /// Ends it at once, as a power failure would end the process.
+    pub fn kill(mut self) {
+        self.process.end();
+    }
+
+    /// Asks it to stop and waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn stop(mut self) -> ExitStatus {
+        self.process.terminate();
+        self.process.wait()
+    }
+
+    /// Asks it to stop without waiting.
+    pub fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// If it does not end.
+    pub fn wait(mut self) -> ExitStatus {
+        self.process.wait()
+    }
+}
+
+/// A running `task-server notification-service`, killed when dropped.
+#[derive(Debug)]
+pub struct NotificationService {
+    process: Process,
+}
+
+impl NotificationService {
+    /// Starts the receiver on an address; port 0 takes a free one.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    #[must_use]
+    pub fn start(listen: &str) -> Self {
+        let words = [
+            program().display().to_string(),
+            "notification-service".to_owned(),
+            "--listen".to_owned(),
+            listen.to_owned(),
+        ];
+        let process = Process::start(&words);
+        Self {
+            process: process.unwrap_or_else(|log| panic!("the receiver does not start:\n{log}")),
+        }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.process.address
+    }
+
+    /// What it has received.
+    ///
+    /// # Panics
+    /// If it does not answer.
+    pub async fn received(&self) -> serde_json::Value {
+        let mut connection = Connection::open(self.address()).await.expect("it listens");
+        let answer = connection.send("GET", "/notifications", &[], "").await;
+        answer.expect("it answers").json()
+    }
+
+    /// What it has written so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Ends it at once.
+    pub fn kill(mut self) {
+        self.process.end();
+    }
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+impl Process {
+    /// Starts a program and waits until it says where it listens.
+    fn start(words: &[String]) -> Result<Self, String> {
+        let mut child = Command::new(&words[0])
+            .args(&words[1..])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}: {error}", words[0]));
+        let log = Arc::new(Mutex::new(String::new()));
+        let address = collect(child.stdout.take().expect("a pipe"), &log);
+        collect(child.stderr.take().expect("a pipe"), &log);
+        let address = address.recv_timeout(DEADLINE);
+        let log_so_far = || log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Ok(address) = address else {
+            let _ = child.kill();
+            let ended = child.wait();
+            return Err(format!("{words:?} ended as {ended:?}:\n{}", log_so_far()));
+        };
+        Ok(Self {
+            child,
+            address,
+            log,
+        })
+    }
+
+    fn log(&self) -> String {
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn terminate(&self) {
+        let id = self.child.id().to_string();
+        let sent = Command::new("kill").args(["-TERM", &id]).status();
+        assert!(
+            sent.is_ok_and(|status| status.success()),
+            "cannot signal {id}"
+        );
+    }
+
+    fn wait(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + DEADLINE;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
+                return status;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "it does not end:\n{}",
+                self.log()
+            );
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    fn end(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Collects a program's output; answers the first address that stands in it.
+fn collect(
+    output: impl io::Read + Send + 'static,
+    log: &Arc<Mutex<String>>,
+) -> Receiver<SocketAddr> {
+    let (sender, receiver) = channel();
+    let log = Arc::clone(log);
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push_str(&line);
+            log.push('\n');
+            drop(log);
+            if let Some(address) = address_in(&line) {
+                // Only the first one is waited for.
+                let _ = sender.send(address);
+            }
+        }
+    });
+    receiver
+}
+
+fn address_in(line: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once("http://")?;
+    let end = rest
+        .find(|c: char| !(c.is_ascii_digit() || matches!(c, '.' | ':' | '[' | ']')))
+        .unwrap_or(rest.len());
+    rest[..end].trim_end_matches([':', '.']).parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_found_in_a_line() {
+        let line = "  API      http://127.0.0.1:8000/tasks";
+        let expected = "127.0.0.1:8000".parse().ok();
+        assert_eq!(address_in(line), expected);
+        assert_eq!(address_in("no address"), None);
+    }
+}
