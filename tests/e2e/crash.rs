@@ -197,7 +197,9 @@ impl Writer {
                 let key = IdempotencyKey::parse(key).unwrap();
                 TaskId::for_idempotency_key(&key).as_str().to_owned()
             }
-            _ => self.current.as_ref().unwrap().0.clone(),
+            Change::Status { .. } | Change::Delete | Change::Refused => {
+                self.current.as_ref().unwrap().0.clone()
+            }
         };
         let answer = connection
             .send("GET", &format!("/tasks/{id}"), &[], "")
@@ -350,7 +352,7 @@ async fn compare(data: &TestDirectory, writers: &[Writer], seed: u64) {
     let judge = Arc::new(Judge::default());
     let bus = embedded.event_bus();
     let subscribed = bus
-        .subscribe(judge_subscription(), judge.clone())
+        .subscribe(judge_subscription(), Arc::<Judge>::clone(&judge))
         .await
         .unwrap();
     until("the judge has heard everything", async || {

@@ -355,6 +355,6 @@ async fn garbage_on_the_wire_is_refused_and_harms_nobody() {
         }
     });
     join_all(attempts).await;
-    create(&server, "still works").await;
+    create(server, "still works").await;
     assert!(!server.log().contains("panicked"), "{}", server.log());
 }

@@ -1,7 +1,7 @@
 //! The program as its users meet it: real processes, real files, real connections.
 #![expect(
     clippy::unwrap_used,
-    missing_docs,
+    clippy::print_stdout,
     reason = "a test ends at the first surprise, and its name says what it shows"
 )]
 
