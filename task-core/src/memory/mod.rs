@@ -20,6 +20,6 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Locks a mutex whose holder may have panicked.
 ///
 /// Every critical section here leaves its data whole before anything in it can panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

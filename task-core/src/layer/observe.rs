@@ -1,0 +1,170 @@
+//! What is seen of every call: its name, its time and its result.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use crate::memory::lock;
+use crate::ports::{ErrorKind, PortError};
+
+/// Names a call of a port; every part is a constant, so it fits a metric's labels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Operation {
+    /// The port, for example `state`.
+    pub port: &'static str,
+    /// The backend behind it, for example `redis`.
+    pub backend: &'static str,
+    /// The method, for example `get`.
+    pub name: &'static str,
+}
+
+/// Is told of every finished call of a guarded port.
+///
+/// It runs inside the call: it returns at once and never waits. A pair of observers is an observer.
+pub trait Observer: Debug + Send + Sync + 'static {
+    /// One call, with all its attempts and pauses, has ended.
+    ///
+    /// A call that was dropped before its end is not told of.
+    fn call(&self, operation: Operation, elapsed: Duration, result: Result<(), &PortError>);
+}
+
+impl<A: Observer, B: Observer> Observer for (A, B) {
+    fn call(&self, operation: Operation, elapsed: Duration, result: Result<(), &PortError>) {
+        self.0.call(operation, elapsed, result);
+        self.1.call(operation, elapsed, result);
+    }
+}
+
+/// Writes every call to the log, at the level `debug`.
+///
+/// Failures as well: the boundary that answers the failure logs it, once.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LogObserver;
+
+impl Observer for LogObserver {
+    fn call(&self, operation: Operation, elapsed: Duration, result: Result<(), &PortError>) {
+        let Operation {
+            port,
+            backend,
+            name,
+        } = operation;
+        // Fields are evaluated only where the level is enabled: nothing is formatted otherwise.
+        match result {
+            Ok(()) => tracing::debug!(
+                port,
+                backend,
+                operation = name,
+                elapsed_us = micros(elapsed),
+                "call succeeded"
+            ),
+            Err(error) => tracing::debug!(
+                port,
+                backend,
+                operation = name,
+                elapsed_us = micros(elapsed),
+                %error,
+                "call failed"
+            ),
+        }
+    }
+}
+
+fn micros(elapsed: Duration) -> u64 {
+    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// How often an operation ended in one way, and how long that took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Count {
+    /// The operation.
+    pub operation: Operation,
+    /// How it ended; `None` is success.
+    pub error: Option<ErrorKind>,
+    /// The number of calls.
+    pub calls: u64,
+    /// The sum of their times.
+    pub elapsed: Duration,
+}
+
+/// Counts calls and sums their times, per operation and result.
+///
+/// It holds one entry for each pair that occurred; operations and error kinds are constants of the
+/// program, so there are few.
+#[derive(Debug, Default)]
+pub struct CountingObserver {
+    counts: Mutex<HashMap<(Operation, Option<ErrorKind>), Sums>>,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Sums {
+    calls: u64,
+    elapsed: Duration,
+}
+
+impl CountingObserver {
+    /// The counts so far, in the order of their operations, success first.
+    #[must_use]
+    pub fn snapshot(&self) -> Vec<Count> {
+        let mut counts: Vec<Count> = lock(&self.counts)
+            .iter()
+            .map(|(&(operation, error), sums)| Count {
+                operation,
+                error,
+                calls: sums.calls,
+                elapsed: sums.elapsed,
+            })
+            .collect();
+        counts.sort_by_cached_key(|count| {
+            (count.operation, count.error.map(|error| error.to_string()))
+        });
+        counts
+    }
+}
+
+impl Observer for CountingObserver {
+    fn call(&self, operation: Operation, elapsed: Duration, result: Result<(), &PortError>) {
+        let mut counts = lock(&self.counts);
+        let sums = counts
+            .entry((operation, result.err().map(PortError::kind)))
+            .or_default();
+        sums.calls += 1;
+        sums.elapsed = sums.elapsed.saturating_add(elapsed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_counted_by_operation_and_result() {
+        let get = Operation {
+            port: "state",
+            backend: "test",
+            name: "get",
+        };
+        let put = Operation { name: "put", ..get };
+        let observer = (LogObserver, CountingObserver::default());
+        let ms = Duration::from_millis;
+        let conflict = PortError::new(ErrorKind::Conflict, "test", "put");
+        observer.call(put, ms(5), Err(&conflict));
+        observer.call(get, ms(2), Ok(()));
+        observer.call(get, ms(3), Ok(()));
+        observer.call(put, ms(1), Ok(()));
+        let count = |operation, error, calls, elapsed| Count {
+            operation,
+            error,
+            calls,
+            elapsed,
+        };
+        assert_eq!(
+            observer.1.snapshot(),
+            [
+                count(get, None, 2, ms(5)),
+                count(put, None, 1, ms(1)),
+                count(put, Some(ErrorKind::Conflict), 1, ms(5)),
+            ]
+        );
+    }
+}
