@@ -1,1 +1,13 @@
-//! The Task API as one program.
+//! The Task API as one program: configuration, HTTP, start and stop.
+//!
+//! This crate drives the core and decides nothing about tasks. [`app`] shows the wiring on a page;
+//! tests and other programs use it too, without the command line.
+
+pub mod app;
+pub mod backend;
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod notification_service;
+pub mod shutdown;
+pub mod telemetry;

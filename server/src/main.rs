@@ -1,2 +1,7 @@
 //! The `task-server` program.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    task_server::cli::main()
+}

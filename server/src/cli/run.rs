@@ -1,0 +1,102 @@
+//! Runs a service from its start to its end.
+
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio::runtime::{Builder, Runtime};
+
+use super::{Failure, print};
+use crate::app::App;
+use crate::config::Config;
+use crate::http::listener;
+use crate::shutdown::{self, Signals, Stopping};
+use crate::{notification_service as notifications, telemetry};
+
+/// Serves the Task API.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the service owns its configuration"
+)]
+pub(super) fn task_api(config: Config) -> Result<(), Failure> {
+    telemetry::init(&config);
+    runtime(&config)?.block_on(async {
+        let signals = Signals::listen().map_err(Failure::Runtime)?;
+        // The address first: it is the quickest to refuse, and nothing has been opened yet.
+        let socket = listener::bind(config.listen).await?;
+        let app = App::build(&config).await?;
+        print(&banner(&app, &config, &socket))?;
+        until_signal(signals, |stopping| app.serve(socket, stopping)).await
+    })
+}
+
+/// Serves the receiver of notifications.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the service owns its configuration"
+)]
+pub(super) fn notification_service(config: Config) -> Result<(), Failure> {
+    telemetry::init(&config);
+    runtime(&config)?.block_on(async {
+        let signals = Signals::listen().map_err(Failure::Runtime)?;
+        let socket = listener::bind(config.listen).await?;
+        print(&format!(
+            "notification-service on {}, received at {0}/notifications\n",
+            address(&socket, &config)
+        ))?;
+        let gate = Arc::new(notifications::gate(&config.limits));
+        until_signal(signals, |stopping| listener::serve(socket, gate, stopping)).await
+    })
+}
+
+/// Runs a service until it ends; the first signal asks it to, the second one does not wait.
+async fn until_signal<F: Future<Output = ()>>(
+    mut signals: Signals,
+    serve: impl FnOnce(Stopping) -> F,
+) -> Result<(), Failure> {
+    let (shutdown, stopping) = shutdown::channel();
+    let mut serving = std::pin::pin!(serve(stopping));
+    tokio::select! {
+        () = &mut serving => return Ok(()),
+        () = signals.next() => {}
+    }
+    tracing::info!("stopping");
+    shutdown.raise();
+    tokio::select! {
+        () = &mut serving => {
+            tracing::info!("stopped");
+            Ok(())
+        }
+        () = signals.next() => Err(Failure::Interrupted),
+    }
+}
+
+fn runtime(config: &Config) -> Result<Runtime, Failure> {
+    let mut builder = Builder::new_multi_thread();
+    if config.worker_threads > 0 {
+        builder.worker_threads(config.worker_threads);
+    }
+    builder.enable_all().build().map_err(Failure::Runtime)
+}
+
+fn banner(app: &App, config: &Config, socket: &TcpListener) -> String {
+    let api = address(socket, config);
+    let notifications = match &config.notification_url {
+        Some(url) => url.to_string(),
+        None if app.has_inbox() => format!("{api}/notifications"),
+        None => "nowhere".to_owned(),
+    };
+    format!(
+        "Task API       {api}\n\
+         description    {api}/openapi.json\n\
+         data           {}\n\
+         notifications  {notifications}\n\
+         Stop with Ctrl-C.\n",
+        app.place()
+    )
+}
+
+/// The address that was really taken: port 0 takes a free one.
+fn address(socket: &TcpListener, config: &Config) -> String {
+    let address = socket.local_addr().unwrap_or(config.listen);
+    format!("http://{address}")
+}

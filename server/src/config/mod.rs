@@ -1,0 +1,171 @@
+//! The configuration: typed values, and where each one came from.
+//!
+//! A flag beats a `TASK_…` variable, a variable beats the TOML file, the file beats the default. All
+//! problems are reported at once. This folder is the only place that reads the environment.
+
+mod keys;
+mod sources;
+mod suggest;
+mod url;
+
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use task_core::ports::Redelivery;
+
+pub(crate) use keys::{KEYS, Key, Scope};
+pub use sources::{ConfigError, Effective, Origin, Problem, Sources};
+pub use url::NotificationUrl;
+
+/// What the program runs with. Every value is within the limits of its key.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The address to listen on.
+    pub listen: SocketAddr,
+    /// Where tasks live.
+    pub backend: Backend,
+    /// The directory of the embedded data file.
+    pub data_dir: PathBuf,
+    /// The receiver of notifications; `None` is the local inbox.
+    pub notification_url: Option<NotificationUrl>,
+    /// The longest wait for the receiver of a notification.
+    pub notification_timeout: Duration,
+    /// How failed deliveries of events are tried again.
+    pub redelivery: Redelivery,
+    /// What the HTTP side takes and how long it waits.
+    pub limits: Limits,
+    /// Threads that serve requests; 0 is one per core.
+    pub worker_threads: usize,
+    /// The least level that is logged.
+    pub log: tracing::Level,
+    /// The shape of log lines.
+    pub log_format: LogFormat,
+}
+
+/// What the HTTP side takes and how long it waits.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Largest request body, in bytes.
+    pub max_body_bytes: usize,
+    /// Requests in work before further ones are refused.
+    pub max_concurrency: usize,
+    /// Connections before further ones wait to be accepted.
+    pub max_connections: usize,
+    /// Longest wait for a request's head.
+    pub header_timeout: Duration,
+    /// Longest time for one request, its body included.
+    pub request_timeout: Duration,
+    /// Longest wait for running requests when stopping.
+    pub shutdown_timeout: Duration,
+}
+
+/// Where tasks live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backend {
+    /// One file on this machine.
+    Embedded,
+    /// Redis, Kafka and HTTP, without a sidecar.
+    Direct,
+    /// The Dapr sidecar.
+    Dapr,
+    /// Two of the others side by side, while moving from one to the other.
+    Parallel,
+}
+
+impl Backend {
+    /// All backends that this program knows, compiled in or not.
+    pub const ALL: [Self; 4] = [Self::Embedded, Self::Direct, Self::Dapr, Self::Parallel];
+
+    /// The backend as the command line writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Embedded => "embedded",
+            Self::Direct => "direct",
+            Self::Dapr => "dapr",
+            Self::Parallel => "parallel",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The shape of log lines.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
+}
+
+impl LogFormat {
+    const ALL: [Self; 2] = [Self::Text, Self::Json];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
+}
+
+impl Config {
+    /// The defaults of every key, for tests and for programs that embed the service.
+    #[must_use]
+    pub fn defaults() -> Self {
+        let resolved = Sources::default().resolve();
+        resolved
+            .expect("defaults are valid, as a test shows")
+            .config
+    }
+
+    /// A configuration that no key has been applied to yet.
+    fn unset() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            backend: Backend::Embedded,
+            data_dir: PathBuf::new(),
+            notification_url: None,
+            notification_timeout: Duration::ZERO,
+            redelivery: Redelivery::default(),
+            limits: Limits {
+                max_body_bytes: 0,
+                max_concurrency: 0,
+                max_connections: 0,
+                header_timeout: Duration::ZERO,
+                request_timeout: Duration::ZERO,
+                shutdown_timeout: Duration::ZERO,
+            },
+            worker_threads: 0,
+            log: tracing::Level::INFO,
+            log_format: LogFormat::Text,
+        }
+    }
+
+    /// Rules between keys: the key at fault and what is wrong with it.
+    fn conflicts(&self) -> Vec<(&'static str, String)> {
+        let Redelivery {
+            first_pause,
+            longest_pause,
+            ..
+        } = self.redelivery;
+        let mut conflicts = Vec::new();
+        if first_pause > longest_pause {
+            conflicts.push((
+                "redelivery_first_pause_ms",
+                format!(
+                    "must not exceed redelivery_longest_pause_ms, which is {}",
+                    longest_pause.as_millis()
+                ),
+            ));
+        }
+        conflicts
+    }
+}

@@ -1,0 +1,203 @@
+//! Refusals as `application/problem+json`.
+//!
+//! The replaced service answered `{"detail": "..."}`; `detail` therefore always carries the human
+//! sentence. Causes are logged here, once, and never shown. *Source:* RFC 9457.
+
+use std::borrow::Cow;
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use task_core::application::TaskError;
+use task_core::domain::{EntityTag, FieldError};
+use task_core::ports::{ErrorKind, Outcome, PortError};
+use utoipa::ToSchema;
+
+use super::conditional;
+use crate::telemetry;
+
+/// Seconds after which a client that was refused for now may come again.
+const RETRY_AFTER_SECONDS: u16 = 1;
+
+/// A refusal on its way to the client.
+#[derive(Debug)]
+pub struct Problem(Box<Refusal>);
+
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    detail: Cow<'static, str>,
+    errors: Vec<FieldError>,
+    retry_after: Option<u16>,
+    current: Option<EntityTag>,
+}
+
+/// Why a request was refused (RFC 9457).
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(crate) struct ProblemBody<'a> {
+    /// Always `about:blank`: the status says it all.
+    #[serde(rename = "type")]
+    #[schema(example = "about:blank")]
+    kind: &'static str,
+    /// The status in words.
+    #[schema(example = "Unprocessable Entity")]
+    title: &'a str,
+    /// The status as a number.
+    #[schema(example = 422)]
+    status: u16,
+    /// What is wrong, as a sentence for people.
+    #[schema(example = "the request has 1 invalid field")]
+    detail: &'a str,
+    /// What is wrong, field by field; only with status 422.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
+    errors: Vec<FieldProblem<'a>>,
+}
+
+/// One field that breaks a rule.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FieldProblem<'a> {
+    /// The field, as a JSON pointer.
+    #[schema(example = "/title")]
+    pointer: String,
+    /// The limit and the value.
+    #[schema(example = "a title has 1 to 200 characters, this one has 0")]
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A refusal with a status and a sentence.
+    pub fn new(status: StatusCode, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Refusal {
+            status,
+            detail: detail.into(),
+            errors: Vec::new(),
+            retry_after: None,
+            current: None,
+        }))
+    }
+
+    /// A 400 with a sentence.
+    pub fn bad_request(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, detail)
+    }
+
+    /// The 404 of a task, character for character as the replaced service wrote it.
+    #[must_use]
+    pub fn task_not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "Task not found")
+    }
+
+    /// A 503 that asks the client to come again in a second.
+    pub fn busy(detail: impl Into<Cow<'static, str>>) -> Self {
+        let mut problem = Self::new(StatusCode::SERVICE_UNAVAILABLE, detail);
+        problem.0.retry_after = Some(RETRY_AFTER_SECONDS);
+        problem
+    }
+
+    /// A 422 with all the fields that are wrong, at least one.
+    #[must_use]
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let mut problem = Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            match errors.len() {
+                1 => "the request has 1 invalid field".to_owned(),
+                count => format!("the request has {count} invalid fields"),
+            },
+        );
+        problem.0.errors = errors;
+        problem
+    }
+
+    /// A failed port: 503 where another attempt may succeed, otherwise 500. Logs the cause.
+    #[must_use]
+    pub fn of_port(error: &PortError) -> Self {
+        telemetry::log_failure("request failed", error);
+        let passing = matches!(
+            error.kind(),
+            ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Timeout
+        );
+        match (passing, error.outcome()) {
+            (true, Outcome::NotApplied) => {
+                Self::busy("the task store cannot be used at the moment; nothing was changed")
+            }
+            (true, Outcome::Unknown) => Self::busy(
+                "the task store did not answer; it is unknown whether the change took effect",
+            ),
+            (false, Outcome::NotApplied) => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "an internal error")
+            }
+            (false, Outcome::Unknown) => Self::new(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "an internal error; it is unknown whether the change took effect",
+            ),
+        }
+    }
+}
+
+impl From<TaskError> for Problem {
+    fn from(error: TaskError) -> Self {
+        match error {
+            TaskError::NotFound => Self::task_not_found(),
+            TaskError::PreconditionFailed { current } => {
+                let mut problem = Self::new(
+                    StatusCode::PRECONDITION_FAILED,
+                    format!("If-Match does not hold: the task's current tag is \"{current}\""),
+                );
+                problem.0.current = Some(current);
+                problem
+            }
+            TaskError::KeyReused => Self::new(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "this Idempotency-Key was used before with another body",
+            ),
+            TaskError::Deleted => Self::new(
+                StatusCode::CONFLICT,
+                "the task of this Idempotency-Key was deleted, and a deletion is final",
+            ),
+            TaskError::Contended { attempts } => Self::busy(format!(
+                "other writers were faster {attempts} times; nothing was changed"
+            )),
+            TaskError::Store(error) => Self::of_port(&error),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let refusal = *self.0;
+        let body = ProblemBody {
+            kind: "about:blank",
+            title: refusal.status.canonical_reason().unwrap_or("Error"),
+            status: refusal.status.as_u16(),
+            detail: &refusal.detail,
+            errors: refusal.errors.iter().map(FieldProblem::of).collect(),
+        };
+        let bytes = serde_json::to_vec(&body).expect("a problem has only strings and numbers");
+        let mut response = (refusal.status, bytes).into_response();
+        let headers = response.headers_mut();
+        let media_type = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, media_type);
+        if let Some(seconds) = refusal.retry_after {
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        if let Some(tag) = refusal.current.as_ref().and_then(conditional::header_value) {
+            headers.insert(header::ETAG, tag);
+        }
+        response
+    }
+}
+
+impl<'a> FieldProblem<'a> {
+    fn of(error: &'a FieldError) -> Self {
+        let pointer = match error.field {
+            "" => String::new(),
+            field => format!("/{field}"),
+        };
+        Self {
+            pointer,
+            detail: &error.detail,
+        }
+    }
+}
