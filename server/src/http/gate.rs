@@ -102,12 +102,16 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
+    async fn panic_on_purpose() -> &'static str {
+        panic!("on purpose")
+    }
+
     fn gate(max_concurrency: usize) -> Gate {
         let mut limits = Config::defaults().limits;
         limits.max_concurrency = max_concurrency;
         let router = Router::new()
             .route("/health", get(async || "up"))
-            .route("/panic", get(async || panic!("on purpose")))
+            .route("/panic", get(panic_on_purpose))
             .route(
                 "/slow",
                 post(std::future::pending::<()>).get(std::future::pending::<()>),
