@@ -4,8 +4,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use task_core::application::TaskService;
-use task_core::ports::{PortError, SystemClock, SystemEntropy};
+use task_core::application::{CompletionNotifier, Outbox, Relay, TASK_EVENTS_TOPIC, TaskService};
+use task_core::background::Background;
+use task_core::ports::{Group, PortError, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
 
 use crate::backend::{self, Backend};
@@ -28,14 +29,29 @@ pub enum StartError {
         /// The backends of this build.
         compiled_in: &'static [&'static str],
     },
+    /// A part of the program that the configuration asks for is not part of this build.
+    #[error(
+        "this build does not have {what}; run: cargo run --release -p task-server --features {feature}"
+    )]
+    NotCompiledIn {
+        /// What was asked for.
+        what: &'static str,
+        /// The Cargo feature that has it.
+        feature: &'static str,
+    },
     /// The backend cannot be opened.
-    #[error("cannot open the backend {name}")]
+    #[error("cannot open the backend {name}; {advice}")]
     Backend {
         /// The backend.
         name: &'static str,
+        /// What the reader can do.
+        advice: &'static str,
         /// Why.
-        source: PortError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The backend is open and cannot do what the service needs.
+    #[error("the backend cannot serve tasks")]
+    Unfit(#[from] PortError),
     /// The address cannot be had.
     #[error(
         "cannot listen on {address}: {}; choose another with --listen",
@@ -62,12 +78,17 @@ fn listen_reason(error: &io::Error) -> String {
     found.map_or_else(|| error.to_string(), |(_, words)| (*words).to_owned())
 }
 
+/// The consumer group of the Task API.
+const GROUP: &str = "task-api";
+
 /// The Task API, ready to serve.
 #[derive(Debug)]
 pub struct App {
     gate: Arc<Gate>,
     api: Arc<TaskApi>,
     place: String,
+    relay: Background,
+    subscription: Background,
 }
 
 impl App {
@@ -77,12 +98,14 @@ impl App {
     /// The backend is not part of this build, or cannot be opened.
     pub async fn build(config: &Config) -> Result<Self, StartError> {
         let backend = backend::open(config).await?;
-        Ok(Self::over(backend, config))
+        Self::over(backend, config).await
     }
 
-    /// Builds the service over a backend that is open already.
-    #[must_use]
-    pub fn over(backend: Backend, config: &Config) -> Self {
+    /// Builds the service over a backend that is open already, and begins to publish and to consume.
+    ///
+    /// # Errors
+    /// The backend cannot do what the service needs.
+    pub async fn over(backend: Backend, config: &Config) -> Result<Self, StartError> {
         let Backend {
             store,
             bus,
@@ -90,22 +113,34 @@ impl App {
             inbox,
             place,
         } = backend;
-        let service = TaskService::new(
-            Arc::clone(&store),
-            Arc::new(SystemClock),
-            Arc::new(SystemEntropy),
-        );
+        let outbox = Arc::new(Outbox::new(Arc::clone(&store))?);
+        let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
+        let service = TaskService::new(Arc::clone(&outbox), clock, entropy)?;
+
+        // The group's position is fixed before the first event is published.
+        let group = Group::new(GROUP);
+        let (marks, to) = (Arc::clone(&store), Arc::clone(&notifier));
+        let handler = CompletionNotifier::new(group.clone(), marks, to);
+        let subscription = Subscription {
+            redelivery: config.redelivery,
+            ..Subscription::new(Topic::new(TASK_EVENTS_TOPIC), group)
+        };
+        let subscription = bus.subscribe(subscription, Arc::new(handler)).await?;
+        let relay = Relay::new(outbox, Arc::clone(&bus)).start();
+
         let api = Arc::new(TaskApi {
             service: Arc::new(service),
             readiness: http::health::Readiness::new(store, bus, notifier),
             inbox,
         });
         let gate = Gate::new(http::router(Arc::clone(&api)), &config.limits);
-        Self {
+        Ok(Self {
             gate: Arc::new(gate),
             api,
             place,
-        }
+            relay,
+            subscription,
+        })
     }
 
     /// The routes behind their limits, to be called without a network.
@@ -131,7 +166,7 @@ impl App {
         self.api.readiness.stop();
     }
 
-    /// Serves until told to stop: not ready, drain, flush.
+    /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand.
     pub async fn serve(self, listener: TcpListener, stopping: Stopping) {
         let mut noticed = stopping.clone();
         let not_ready = async {
@@ -140,5 +175,7 @@ impl App {
         };
         let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
         tokio::join!(not_ready, serving);
+        self.relay.stop().await;
+        self.subscription.stop().await;
     }
 }

@@ -1,13 +1,15 @@
-//! Opens the backend that the configuration names.
+//! Opens the backend that the configuration names: adapters, and what guards them.
 
 use std::sync::Arc;
 
-use task_core::memory::{MemoryEventBus, MemoryNotifier, MemoryStateStore};
-use task_core::ports::{EventBus, Notifier, StateStore, SystemClock};
+use task_core::ports::{EventBus, Notifier, StateStore};
 
 use crate::app::StartError;
 use crate::config::{self, Config};
 use crate::http::Inbox;
+
+#[cfg(feature = "embedded")]
+mod embedded;
 
 /// The backends of this build.
 const COMPILED_IN: &[&str] = &[
@@ -30,37 +32,28 @@ pub struct Backend {
     pub place: String,
 }
 
-// ============================ TO BE FILLED AT THE MERGE ============================
-// The one function that chooses adapters. Until the embedded backend is here it opens the volatile
-// ones, so that the rest of the program can be run and tested.
-
 /// Opens the backend that the configuration names.
 ///
 /// # Errors
 /// The backend is not compiled in, or cannot be opened.
-#[expect(clippy::unused_async, reason = "opening a backend waits for it")]
+#[cfg_attr(
+    not(feature = "embedded"),
+    expect(clippy::unused_async, reason = "opening a backend waits for it")
+)]
 pub async fn open(config: &Config) -> Result<Backend, StartError> {
     match config.backend {
-        config::Backend::Embedded => Ok(Backend {
-            store: Arc::new(MemoryStateStore::new(Arc::new(SystemClock))),
-            bus: Arc::new(MemoryEventBus::new()),
-            notifier: Arc::new(MemoryNotifier::new()),
-            inbox: None,
-            place: "memory, gone at the end".to_owned(),
+        #[cfg(feature = "embedded")]
+        config::Backend::Embedded => embedded::open(config).await,
+        #[cfg(not(feature = "embedded"))]
+        config::Backend::Embedded => Err(StartError::NotCompiledIn {
+            what: "the backend embedded",
+            feature: "embedded",
         }),
-        missing @ (config::Backend::Direct | config::Backend::Dapr | config::Backend::Parallel) => {
-            Err(backend_missing(missing.as_str()))
+        other @ (config::Backend::Direct | config::Backend::Dapr | config::Backend::Parallel) => {
+            Err(StartError::BackendMissing {
+                name: other.as_str(),
+                compiled_in: COMPILED_IN,
+            })
         }
-    }
-}
-
-// ====================================================================================
-
-/// The refusal of a backend that this build does not have.
-#[must_use]
-pub fn backend_missing(name: &'static str) -> StartError {
-    StartError::BackendMissing {
-        name,
-        compiled_in: COMPILED_IN,
     }
 }

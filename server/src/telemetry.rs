@@ -60,8 +60,9 @@ mod tests {
 
     #[test]
     fn causes_are_named_once_and_in_order() {
-        let inner = PortError::new(ErrorKind::Denied, "file", "open").source("disk is read only");
-        let outer = PortError::new(ErrorKind::Unavailable, "embedded", "put").source(inner);
+        let inner =
+            PortError::new(ErrorKind::Denied, "file", "open").caused_by("disk is read only");
+        let outer = PortError::new(ErrorKind::Unavailable, "embedded", "put").caused_by(inner);
         let text = "embedded put: unavailable: file open: denied: disk is read only";
         assert_eq!(chain(&outer), text);
     }

@@ -90,7 +90,7 @@ impl Error {
             Self::Conflict(context) => new(ErrorKind::Conflict).context(context),
             Self::Sqlite(error) => {
                 let (kind, context) = meaning(&error);
-                new(kind).context(context).source(error)
+                new(kind).context(context).caused_by(error)
             }
             Self::Batch(cause) => new(ErrorKind::Unavailable)
                 .context(format!("rolled back with a failed neighbour: {cause}")),

@@ -50,10 +50,10 @@ pub(super) fn port_error(operation: &'static str, failure: Failure) -> PortError
     let context = failure.to_string();
     let new = |kind| PortError::new(kind, BACKEND, operation).context(context.as_str());
     match failure {
-        Failure::Roots(source) => new(ErrorKind::Unexpected).source(source),
-        Failure::Client(source) => new(ErrorKind::Unexpected).source(source),
-        Failure::Key(source) => new(ErrorKind::Invalid).source(source),
-        Failure::Connect(source) => new(ErrorKind::Unavailable).source(source),
+        Failure::Roots(source) => new(ErrorKind::Unexpected).caused_by(source),
+        Failure::Client(source) => new(ErrorKind::Unexpected).caused_by(source),
+        Failure::Key(source) => new(ErrorKind::Invalid).caused_by(source),
+        Failure::Connect(source) => new(ErrorKind::Unavailable).caused_by(source),
         Failure::ConnectTimeout(_) => new(ErrorKind::Unavailable),
         // The address may hold a secret path: it is taken out of the source.
         Failure::Exchange { source, .. } => {
@@ -66,7 +66,7 @@ pub(super) fn port_error(operation: &'static str, failure: Failure) -> PortError
                     .context("the connection broke before a whole answer")
                     .unknown_outcome()
             };
-            error.source(source.without_url())
+            error.caused_by(source.without_url())
         }
         Failure::Refused(refusal) => refused(operation, &refusal),
     }

@@ -32,10 +32,10 @@ impl NotificationUrl {
         }
     }
 
-    /// Where notifications are posted. It may hold a password: never log it.
+    /// The address to which `/notify` is appended. It may hold a password: never log it.
     #[must_use]
-    pub fn endpoint(&self) -> String {
-        format!("{}/notify", self.0)
+    pub fn base(&self) -> &str {
+        &self.0
     }
 }
 
@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_trailing_slash_makes_no_difference() {
         let url = NotificationUrl::parse("http://a/base/").expect("a valid address");
-        assert_eq!(url.endpoint(), "http://a/base/notify");
+        assert_eq!(url.base(), "http://a/base");
     }
 
     #[test]
@@ -100,7 +100,7 @@ mod tests {
         let url = url.expect("a valid address");
         assert_eq!(url.to_string(), "http://***@a:80/x");
         assert!(!format!("{url:?}").contains("pass"));
-        assert!(url.endpoint().contains("me:"));
+        assert!(url.base().contains("me:"));
         assert_eq!(mask("http://u:secret@/bad"), "http://***@/bad");
     }
 }

@@ -5,7 +5,6 @@ use crate::ports::PortError;
 
 /// Why a use case did not do what was asked.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum TaskError {
     /// There is no such task.
     #[error("task not found")]

@@ -266,7 +266,7 @@ impl TaskService {
                 let record = TaskRecord::decode(&value).map_err(|error| {
                     PortError::new(ErrorKind::Corrupt, "task service", "get")
                         .context(format!("{key} cannot be read"))
-                        .source(error)
+                        .caused_by(error)
                 })?;
                 Ok(Some((record, etag)))
             }

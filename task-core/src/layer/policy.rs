@@ -167,7 +167,7 @@ fn keep_outcome(error: PortError, earlier: Option<&PortError>) -> PortError {
 fn after(refusal: PortError, last: Option<PortError>) -> PortError {
     let refusal = keep_outcome(refusal, last.as_ref());
     match last {
-        Some(last) => refusal.source(last),
+        Some(last) => refusal.caused_by(last),
         None => refusal,
     }
 }

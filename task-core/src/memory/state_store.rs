@@ -351,6 +351,6 @@ fn place_of(id: &PendingId, operation: &'static str) -> Result<u64, PortError> {
     id.as_str().parse().map_err(|error| {
         PortError::new(ErrorKind::Invalid, BACKEND, operation)
             .context(format!("{:?} is not a place of this outbox", id.as_str()))
-            .source(Box::<dyn std::error::Error + Send + Sync>::from(error))
+            .caused_by(Box::<dyn std::error::Error + Send + Sync>::from(error))
     })
 }
