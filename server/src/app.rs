@@ -55,13 +55,13 @@ pub enum StartError {
     /// The address cannot be had.
     #[error(
         "cannot listen on {address}: {}; choose another with --listen",
-        listen_reason(source)
+        listen_reason(error)
     )]
     Listen {
         /// The address.
         address: SocketAddr,
         /// Why, in the words of the operating system.
-        source: io::Error,
+        error: io::Error,
     },
 }
 

@@ -115,11 +115,11 @@ fn malformed(name: &HeaderName) -> Problem {
 mod tests {
     use super::*;
 
-    fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
+    fn headers(name: &HeaderName, lines: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();
         for line in lines {
             let value = HeaderValue::from_str(line).expect("a header value");
-            headers.append(name.clone(), value);
+            headers.append(name, value);
         }
         headers
     }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn if_match_reads_lists_and_leaves_out_weak_tags() {
-        let read = |lines: &[&str]| if_match(&headers(IF_MATCH, lines)).expect("well formed");
+        let read = |lines: &[&str]| if_match(&headers(&IF_MATCH, lines)).expect("well formed");
         assert_eq!(read(&[]), Precondition::None);
         assert_eq!(read(&["*"]), Precondition::None);
         assert_eq!(read(&["\"0.1\""]), matches(&["0.1"]));
@@ -153,17 +153,17 @@ mod tests {
             ",",
         ] {
             assert!(
-                if_match(&headers(IF_MATCH, &[bad])).is_err(),
+                if_match(&headers(&IF_MATCH, &[bad])).is_err(),
                 "{bad:?} was accepted"
             );
         }
-        assert!(if_match(&headers(IF_MATCH, &["*", "\"a\""])).is_err());
+        assert!(if_match(&headers(&IF_MATCH, &["*", "\"a\""])).is_err());
     }
 
     #[test]
     fn if_none_match_compares_weakly() {
         let tag = EntityTag::from_client("0.1");
-        let known = |line| is_known(&headers(IF_NONE_MATCH, &[line]), &tag).expect("well formed");
+        let known = |line| is_known(&headers(&IF_NONE_MATCH, &[line]), &tag).expect("well formed");
         assert!(known("*") && known("\"0.1\"") && known("\"x\", W/\"0.1\""));
         assert!(!known("\"0.2\""));
     }

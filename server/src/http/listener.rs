@@ -32,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Names the address and why it cannot be had.
 pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|source| StartError::Listen { address, source })
+    bound.map_err(|error| StartError::Listen { address, error })
 }
 
 /// Serves until told to stop, then lets running requests end within `shutdown_timeout`.
@@ -125,4 +125,124 @@ fn is_of_one_connection(error: &io::Error) -> bool {
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::ConnectionRefused
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::sync::Notify;
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::config::{Config, Limits};
+    use crate::shutdown::{self, Shutdown};
+
+    const REQUEST: &[u8] = b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n";
+
+    struct Running {
+        address: SocketAddr,
+        shutdown: Shutdown,
+        serving: JoinHandle<()>,
+        entered: Arc<Notify>,
+        release: Arc<Notify>,
+    }
+
+    /// A service whose one route waits until it is released.
+    async fn run(change: impl FnOnce(&mut Limits)) -> Running {
+        let mut limits = Config::defaults().limits;
+        change(&mut limits);
+        let (entered, release) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let (enter, wait) = (Arc::clone(&entered), Arc::clone(&release));
+        let held = async move || {
+            enter.notify_one();
+            wait.notified().await;
+            "done"
+        };
+        let gate = Arc::new(Gate::new(Router::new().route("/held", get(held)), &limits));
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let socket = socket.expect("a free port");
+        let address = socket.local_addr().expect("an address");
+        let (shutdown, stopping) = shutdown::channel();
+        let serving = tokio::spawn(serve(socket, gate, stopping));
+        Running {
+            address,
+            shutdown,
+            serving,
+            entered,
+            release,
+        }
+    }
+
+    async fn connect(running: &Running, request: &[u8]) -> TcpStream {
+        let connected = TcpStream::connect(running.address).await;
+        let mut stream = connected.expect("a connection");
+        stream.write_all(request).await.expect("a sent request");
+        stream
+    }
+
+    async fn rest(mut stream: TcpStream) -> String {
+        let mut text = String::new();
+        // A connection that was never accepted ends with a reset.
+        let _ = stream.read_to_string(&mut text).await;
+        text
+    }
+
+    #[tokio::test]
+    async fn a_running_request_is_answered_after_the_request_to_stop() {
+        let running = run(|_| {}).await;
+        let held = connect(&running, REQUEST).await;
+        running.entered.notified().await;
+        let idle = connect(&running, b"").await;
+        running.shutdown.raise();
+        assert_eq!(rest(idle).await, "", "an idle connection is closed at once");
+        assert!(TcpStream::connect(running.address).await.is_err());
+        running.release.notify_one();
+        assert!(rest(held).await.ends_with("done"));
+        running.serving.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_does_not_end_is_cut_off_at_the_shutdown_timeout() {
+        let running = run(|limits| limits.shutdown_timeout = Duration::from_millis(50)).await;
+        let held = connect(&running, REQUEST).await;
+        running.entered.notified().await;
+        running.shutdown.raise();
+        running.serving.await.expect("no panic");
+        assert_eq!(rest(held).await, "");
+    }
+
+    #[tokio::test]
+    async fn a_connection_beyond_the_limit_waits_for_a_place() {
+        let running = run(|limits| limits.max_connections = 1).await;
+        let first = connect(&running, REQUEST).await;
+        running.entered.notified().await;
+        let second = connect(&running, REQUEST).await;
+        let entered = timeout(Duration::from_millis(50), running.entered.notified()).await;
+        assert!(entered.is_err(), "the second connection was served");
+        drop(first);
+        running.entered.notified().await;
+        running.release.notify_one();
+        running.shutdown.raise();
+        assert!(rest(second).await.ends_with("done"));
+    }
+
+    #[tokio::test]
+    async fn a_head_that_does_not_come_closes_the_connection() {
+        let running = run(|limits| limits.header_timeout = Duration::from_millis(50)).await;
+        assert_eq!(rest(connect(&running, b"GET /held HT").await).await, "");
+        assert_eq!(rest(connect(&running, b"").await).await, "");
+    }
+
+    #[tokio::test]
+    async fn an_address_in_use_is_named_with_a_way_out() {
+        let running = run(|_| {}).await;
+        let refused = bind(running.address).await.expect_err("a used address");
+        let expected = format!(
+            "cannot listen on {}: address in use; choose another with --listen",
+            running.address
+        );
+        assert_eq!(refused.to_string(), expected);
+    }
 }
