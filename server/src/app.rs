@@ -40,7 +40,7 @@ pub enum StartError {
         feature: &'static str,
     },
     /// The backend cannot be opened.
-    #[error("cannot open the backend {name}; {advice}")]
+    #[error("cannot open the backend {name}")]
     Backend {
         /// The backend.
         name: &'static str,
@@ -63,6 +63,21 @@ pub enum StartError {
         /// Why, in the words of the operating system.
         error: io::Error,
     },
+}
+
+impl StartError {
+    /// What the reader can do about it, where the message does not say so itself.
+    #[must_use]
+    pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Backend { advice, .. } => Some(advice),
+            Self::Config(_)
+            | Self::BackendMissing { .. }
+            | Self::NotCompiledIn { .. }
+            | Self::Unfit(_)
+            | Self::Listen { .. } => None,
+        }
+    }
 }
 
 fn listen_reason(error: &io::Error) -> String {

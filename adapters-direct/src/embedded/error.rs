@@ -9,7 +9,6 @@ pub(super) const BACKEND: &str = "embedded";
 
 /// Why a data directory cannot be opened.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum OpenError {
     /// Another process owns the directory.
     #[error("data directory {} is in use by another process", directory.display())]
@@ -42,7 +41,7 @@ pub enum OpenError {
         known: i64,
     },
     /// The file is damaged, or the disk does not work.
-    #[error("cannot open {}: {}", path.display(), advice(&**source))]
+    #[error("cannot open {}: {}", path.display(), reason(&**source))]
     Database {
         /// The file.
         path: PathBuf,
@@ -51,14 +50,9 @@ pub enum OpenError {
     },
 }
 
-fn advice(source: &(dyn std::error::Error + Send + Sync + 'static)) -> &'static str {
-    match source.downcast_ref::<rusqlite::Error>().map(meaning) {
-        Some((ErrorKind::Corrupt, _)) => {
-            "the file is damaged; restore a backup or move it away to start empty"
-        }
-        Some((_, what)) => what,
-        None => "the database does not work",
-    }
+fn reason(source: &(dyn std::error::Error + Send + Sync + 'static)) -> &'static str {
+    let sqlite = source.downcast_ref::<rusqlite::Error>();
+    sqlite.map_or("the database does not work", |error| meaning(error).1)
 }
 
 /// An error inside the backend.

@@ -104,10 +104,10 @@ fn over_http(_: &Config, _: &NotificationUrl) -> Result<Arc<dyn Notifier>, Start
 
 fn refusal(error: OpenError) -> StartError {
     let advice = match &error {
-        OpenError::InUse { .. } => "stop it, or choose another directory with --data-dir",
+        OpenError::InUse { .. } => "stop the other process, or choose another --data-dir",
+        OpenError::Io { .. } | OpenError::Foreign { .. } => "choose another --data-dir",
         OpenError::TooNew { .. } => "start the later version of this program",
-        OpenError::Foreign { .. } => "choose another directory with --data-dir",
-        _ => "see the reason",
+        OpenError::Database { .. } => "restore a backup, or choose another --data-dir",
     };
     StartError::Backend {
         name: BACKEND,

@@ -48,6 +48,13 @@ impl Failure {
             Self::Interrupted => shutdown::EXIT_INTERRUPTED,
         }
     }
+
+    fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Start(error) => error.advice(),
+            Self::Output(_) | Self::Runtime(_) | Self::Interrupted => None,
+        }
+    }
 }
 
 /// Runs the command that the process was started with.
@@ -69,11 +76,11 @@ pub fn main() -> ExitCode {
     match dispatch(&matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let _ = writeln!(
-                std::io::stderr(),
-                "task-server: {}",
-                telemetry::chain(&failure)
-            );
+            let mut stderr = std::io::stderr();
+            let _ = writeln!(stderr, "task-server: {}", telemetry::chain(&failure));
+            if let Some(advice) = failure.advice() {
+                let _ = writeln!(stderr, "hint: {advice}");
+            }
             failure.exit_code().into()
         }
     }

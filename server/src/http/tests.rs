@@ -21,11 +21,11 @@ struct Fixture {
 }
 
 impl Fixture {
-    fn new() -> Self {
-        Self::with(None)
+    async fn new() -> Self {
+        Self::with(None).await
     }
 
-    fn with(inbox: Option<Arc<dyn Inbox>>) -> Self {
+    async fn with(inbox: Option<Arc<dyn Inbox>>) -> Self {
         let notifier = Arc::new(MemoryNotifier::new());
         let backend = Backend {
             store: Arc::new(MemoryStateStore::new(Arc::new(ManualClock::default()))),
@@ -37,7 +37,9 @@ impl Fixture {
         let mut config = Config::defaults();
         config.limits.max_body_bytes = 4_096;
         Self {
-            app: App::over(backend, &config),
+            app: App::over(backend, &config)
+                .await
+                .expect("the volatile backend fits"),
             notifier,
         }
     }
@@ -122,7 +124,7 @@ impl Answer {
 
 #[tokio::test]
 async fn a_create_answers_the_task_its_address_and_its_tag() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let body = r#"{"title":"é","description":"d","priority":3,"id":"x","status":"completed"}"#;
     let created = api
         .send("POST /tasks", &[("content-type", "application/json")], body)
@@ -150,7 +152,7 @@ async fn a_create_answers_the_task_its_address_and_its_tag() {
 
 #[tokio::test]
 async fn all_invalid_fields_are_reported_at_once() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let body = r#"{"title":"","description":1,"priority":9}"#;
     let refused = api.send("POST /tasks", &[], body).await;
     assert_eq!(refused.pointers(), ["/title", "/description", "/priority"]);
@@ -174,7 +176,7 @@ async fn all_invalid_fields_are_reported_at_once() {
 
 #[tokio::test]
 async fn what_is_not_json_is_400_and_another_media_type_is_415() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     assert!(
         api.send("POST /tasks", &[], "{")
             .await
@@ -204,7 +206,7 @@ async fn what_is_not_json_is_400_and_another_media_type_is_415() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_413_announced_or_streamed() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let announced = api
         .send("POST /tasks", &[("content-length", "4097")], "")
         .await;
@@ -226,7 +228,7 @@ async fn a_body_over_the_limit_is_413_announced_or_streamed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_end_is_408() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let endless = Body::from_stream(futures_util::stream::pending::<
         Result<Vec<u8>, std::io::Error>,
     >());
@@ -236,7 +238,7 @@ async fn a_body_that_does_not_end_is_408() {
 
 #[tokio::test]
 async fn a_body_in_pieces_is_put_together() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let pieces = [r#"{"ti"#, r#"tle":"#, r#""abc"}"#].map(Ok::<_, std::io::Error>);
     let body = Body::from_stream(futures_util::stream::iter(pieces));
     assert_eq!(
@@ -247,7 +249,7 @@ async fn a_body_in_pieces_is_put_together() {
 
 #[tokio::test]
 async fn an_idempotency_key_makes_a_create_repeatable() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let key = [("idempotency-key", "order-7")];
     let first = api.send("POST /tasks", &key, r#"{"title":"a"}"#).await;
     let again = api.send("POST /tasks", &key, r#"{"title":"a"}"#).await;
@@ -266,7 +268,7 @@ async fn an_idempotency_key_makes_a_create_repeatable() {
 
 #[tokio::test]
 async fn a_bad_idempotency_key_is_400_with_limit_and_value() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let long = "x".repeat(256);
     let detail = api
         .send("POST /tasks", &[("idempotency-key", &long)], "{}")
@@ -285,7 +287,7 @@ async fn a_bad_idempotency_key_is_400_with_limit_and_value() {
 
 #[tokio::test]
 async fn a_read_is_304_for_a_client_that_has_the_state() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let get = format!("GET {}", api.task().await);
     for known in ["\"0.1\"", "W/\"0.1\"", "\"9\", \"0.1\"", "*"] {
         let answer = api.send(&get, &[("if-none-match", known)], "").await;
@@ -305,7 +307,7 @@ async fn a_read_is_304_for_a_client_that_has_the_state() {
 
 #[tokio::test]
 async fn a_task_that_is_not_there_is_404_character_for_character() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let long = "x".repeat(129);
     for id in ["missing", "a%20b", "%ff", "a%7C%7Cb", &long] {
         for request in [
@@ -326,7 +328,7 @@ async fn a_task_that_is_not_there_is_404_character_for_character() {
 
 #[tokio::test]
 async fn a_status_is_set_once_and_setting_it_again_changes_nothing() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let task = api.task().await;
     let done = api
         .call(&format!("PUT {task}/status?status=completed"))
@@ -348,7 +350,7 @@ async fn a_status_is_set_once_and_setting_it_again_changes_nothing() {
 
 #[tokio::test]
 async fn a_missing_or_unknown_status_is_422() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let task = api.task().await;
     for query in [
         "",
@@ -365,7 +367,7 @@ async fn a_missing_or_unknown_status_is_422() {
 
 #[tokio::test]
 async fn if_match_guards_every_change() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let task = api.task().await;
     let stale = [("if-match", "\"0.9\", W/\"0.1\"")];
     for request in [
@@ -398,7 +400,7 @@ async fn if_match_guards_every_change() {
 
 #[tokio::test]
 async fn unknown_routes_and_methods_are_problems() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     assert_eq!(
         api.call("GET /nothing").await.problem(404),
         "there is no route \"/nothing\""
@@ -416,7 +418,7 @@ async fn unknown_routes_and_methods_are_problems() {
 
 #[tokio::test]
 async fn health_is_exactly_what_it_was() {
-    let health = Fixture::new().call("GET /health").await;
+    let health = Fixture::new().await.call("GET /health").await;
     assert_eq!(
         (health.status, health.text.as_str()),
         (200, r#"{"status":"healthy"}"#)
@@ -426,7 +428,7 @@ async fn health_is_exactly_what_it_was() {
 
 #[tokio::test]
 async fn readiness_names_each_dependency_and_a_dead_notifier_only_degrades() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let up = json!({ "status": "up" });
     let expected = json!({ "status": "ready", "dependencies": { "state_store": up, "event_bus": up, "notifier": up } });
     assert_eq!(api.call("GET /ready").await.json(), expected);
@@ -459,15 +461,20 @@ impl Inbox for Empty {
 #[tokio::test]
 async fn the_local_inbox_is_shown_where_there_is_one() {
     let with = Fixture::with(Some(Arc::new(Empty)))
+        .await
         .call("GET /notifications")
         .await;
     assert_eq!(with.text, r#"{"count":7,"notifications":[]}"#);
-    Fixture::new().call("GET /notifications").await.problem(404);
+    Fixture::new()
+        .await
+        .call("GET /notifications")
+        .await
+        .problem(404);
 }
 
 #[tokio::test]
 async fn every_described_route_exists_and_the_description_names_every_status_and_header() {
-    let api = Fixture::new();
+    let api = Fixture::new().await;
     let document = api.call("GET /openapi.json").await.json();
     assert_eq!(document["openapi"], "3.1.0");
     let paths = document["paths"].as_object().expect("paths");
