@@ -90,7 +90,8 @@ impl Writer {
             match self.send(&mut connection, &change).await {
                 Ok(()) => {}
                 Err(_) => {
-                    self.cut_off = Some(change);
+                    // A change in two requests says itself which one was cut off.
+                    self.cut_off.get_or_insert(change);
                     return;
                 }
             }

@@ -25,6 +25,8 @@ fn to(receiver: &NotificationService) -> TaskServerOptions {
     TaskServerOptions::default()
         .arg("--notification-url")
         .arg(format!("http://{}", receiver.address()))
+        .arg("--redelivery-max")
+        .arg("1000")
         .arg("--redelivery-first-pause-ms")
         .arg("50")
         .arg("--redelivery-longest-pause-ms")
