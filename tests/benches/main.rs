@@ -1,0 +1,75 @@
+//! The benches of the ports: ratios within one run, in one table.
+//!
+//! ```text
+//! cargo bench -p task-tests                    everything, in full
+//! cargo bench -p task-tests -- --short         everything, in seconds
+//! cargo bench -p task-tests -- P4 P5           some of it
+//! cargo bench -p task-tests -- --workers=2     with this many runtime workers on either side
+//! ```
+//!
+//! A time or a rate of a shared machine is worth nothing alone. What is measured here is compared with
+//! a probe of the same machine in the same minute: the disk's own sync, or an axum server that does
+//! nothing. Subject and probe take turns, and the median of the rounds counts. A missed target is
+//! reported and does not fail the run; a server that does not start, or answers wrongly, does.
+//!
+//! Data lies in the system's temporary directory (`TMPDIR`), on whose file system the result depends.
+
+mod durable;
+mod figures;
+mod load;
+mod machine;
+mod memory;
+mod noop;
+mod options;
+mod probe;
+mod proc;
+mod report;
+mod server;
+mod start;
+mod store;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use options::Options;
+use report::{Report, Row};
+
+/// What a bench answers: a row of the table, or why it could not run.
+pub(crate) type BenchResult<T> = Result<T, Box<dyn Error>>;
+
+/// One bench: its number in the table of targets, and how it is run.
+type Bench = (&'static str, fn(&Options) -> BenchResult<Row>);
+
+/// Every bench, in the order of the table.
+const BENCHES: [Bench; 5] = [
+    ("P4", durable::create_rate),
+    ("P5", durable::create_latency),
+    ("P16", start::start_to_ready),
+    ("P17", memory::resident_memory),
+    ("STORE", store::create_rate),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [noop::ARGUMENT, workers] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..]
+    {
+        return noop::serve(workers);
+    }
+    let options = Options::parse(&arguments);
+    let mut report = Report::begin(&options);
+    for (number, run) in BENCHES {
+        if !options.selects(number) {
+            report.not_run(number, "not selected");
+            continue;
+        }
+        report.running(number);
+        match run(&options) {
+            Ok(row) => report.add(row),
+            Err(error) => report.failed(number, &*error),
+        }
+    }
+    for unknown in options.unknown(&BENCHES.map(|(number, _)| number)) {
+        report.not_run(unknown, "not part of this bench");
+    }
+    report.finish()
+}
