@@ -1,1 +1,8 @@
-//! The conformance suite as a library.
+#![doc = include_str!("guide.md")]
+
+pub mod backends;
+pub mod broken;
+pub mod config;
+pub mod conformance;
+pub mod model;
+pub mod trials;
