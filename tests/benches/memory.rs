@@ -8,17 +8,28 @@ use crate::durable::must_hold_tasks;
 use crate::figures::grouped;
 use crate::load::{Amount, Load, Script};
 use crate::options::Options;
+use crate::proc::Memory;
 use crate::report::{Row, Verdict};
 use crate::server::Server;
 
 /// Clients at once.
 const CLIENTS: u32 = 64;
 
+/// What was seen of both servers, at the start, half-way and at the end.
+struct Seen {
+    requests: u32,
+    begin: Memory,
+    middle: Memory,
+    end: Memory,
+    bare_middle: Memory,
+    bare_end: Memory,
+    rate: f64,
+    rate_at_end: f64,
+    bare_rate: f64,
+}
+
 /// P17: resident memory after creates, gets and status changes, against a server that does nothing.
 pub(crate) fn resident_memory(options: &Options) -> BenchResult<Row> {
-    const TARGET_MB: f64 = 25.0;
-    const STRETCH_MB: f64 = 15.0;
-    const FLAT: f64 = 0.10;
     let requests: u32 = options.either(100_000, 1_000_000);
     let place = TestDirectory::new("bench-memory");
     let data = place.path().join("data");
@@ -41,15 +52,30 @@ pub(crate) fn resident_memory(options: &Options) -> BenchResult<Row> {
     let (end, rate_at_end) = half(&server)?;
     let (bare_end, _) = half(&bare)?;
     must_hold_tasks(&data)?;
-    let growth = end.resident_mb / middle.resident_mb - 1.0;
+    Ok(row(&Seen {
+        requests,
+        begin,
+        middle,
+        end,
+        bare_middle,
+        bare_end,
+        rate,
+        rate_at_end,
+        bare_rate,
+    }))
+}
+
+fn row(seen: &Seen) -> Row {
+    const TARGET_MB: f64 = 25.0;
+    const STRETCH_MB: f64 = 15.0;
+    const FLAT: f64 = 0.10;
+    let growth = seen.end.resident_mb / seen.middle.resident_mb - 1.0;
     let is_flat = growth <= FLAT;
-    let (resident, bare) = (end.resident_mb, bare_end.resident_mb);
-    Ok(Row {
+    let (resident, bare) = (seen.end.resident_mb, seen.bare_end.resident_mb);
+    let requests = grouped(f64::from(seen.requests));
+    Row {
         number: "P17",
-        what: format!(
-            "memory after {} requests, embedded",
-            grouped(f64::from(requests))
-        ),
+        what: format!("memory after {requests} requests, embedded"),
         target: "≤ 25 MB and ≤ 10 % growth in the second half (15 MB)".to_owned(),
         measured: format!("{resident:.1} MB, {:+.1} %", growth * 100.0),
         ratio: format!(
@@ -61,36 +87,42 @@ pub(crate) fn resident_memory(options: &Options) -> BenchResult<Row> {
             resident <= TARGET_MB && is_flat,
             resident <= STRETCH_MB && is_flat,
         ),
-        notes: vec![
-            format!(
-                "at the start {:.1} MB, half-way {:.1} MB, at the end {resident:.1} MB \
-                 (its own {:.1} MB, peak {:.1} MB); bare axum {:.1} MB, then {bare:.1} MB",
-                begin.resident_mb,
-                middle.resident_mb,
-                end.anonymous_mb,
-                end.peak_mb,
-                bare_middle.resident_mb,
-            ),
-            format!(
-                "of 8 requests 1 create, 5 gets, 2 status changes; {CLIENTS} clients; {}/s, then {}/s \
-                 (bare axum {}/s)",
-                grouped(rate),
-                grouped(rate_at_end),
-                grouped(bare_rate)
-            ),
-        ],
+        notes: notes(seen),
         values: json!({
-            "requests": requests,
-            "start_mb": begin.resident_mb,
-            "half_mb": middle.resident_mb,
+            "requests": seen.requests,
+            "start_mb": seen.begin.resident_mb,
+            "half_mb": seen.middle.resident_mb,
             "end_mb": resident,
-            "end_anonymous_mb": end.anonymous_mb,
-            "peak_mb": end.peak_mb,
+            "end_anonymous_mb": seen.end.anonymous_mb,
+            "peak_mb": seen.end.peak_mb,
             "growth": growth,
-            "bare_half_mb": bare_middle.resident_mb,
+            "bare_half_mb": seen.bare_middle.resident_mb,
             "bare_end_mb": bare,
-            "per_s": [rate, rate_at_end],
-            "bare_per_s": bare_rate,
+            "per_s": [seen.rate, seen.rate_at_end],
+            "bare_per_s": seen.bare_rate,
         }),
-    })
+    }
+}
+
+fn notes(seen: &Seen) -> Vec<String> {
+    vec![
+        format!(
+            "at the start {:.1} MB, half-way {:.1} MB, at the end {:.1} MB \
+             (its own {:.1} MB, peak {:.1} MB); bare axum {:.1} MB, then {:.1} MB",
+            seen.begin.resident_mb,
+            seen.middle.resident_mb,
+            seen.end.resident_mb,
+            seen.end.anonymous_mb,
+            seen.end.peak_mb,
+            seen.bare_middle.resident_mb,
+            seen.bare_end.resident_mb,
+        ),
+        format!(
+            "of 8 requests 1 create, 5 gets, 2 status changes; {CLIENTS} clients; {}/s, then {}/s \
+             (bare axum {}/s)",
+            grouped(seen.rate),
+            grouped(seen.rate_at_end),
+            grouped(seen.bare_rate)
+        ),
+    ]
 }

@@ -1,4 +1,10 @@
-//! The conformance suite as a library, and what tests need around it.
+#![doc = include_str!("guide.md")]
 
+pub mod backends;
+pub mod broken;
+pub mod config;
+pub mod conformance;
+pub mod model;
 pub mod process;
+pub mod trials;
 pub mod wait;

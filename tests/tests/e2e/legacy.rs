@@ -8,9 +8,9 @@ use task_core::application::IncomingEvent;
 use task_core::ports::{Key, Kind, PutOptions, StateStore, SystemClock};
 use task_tests::process::{TaskServer, TestDirectory};
 
-const STRINGS: &str = include_str!("../fixtures/legacy-redis-strings.jsonl");
-const HASHES: &str = include_str!("../fixtures/dapr-redis-hashes.jsonl");
-const STREAM: &str = include_str!("../fixtures/dapr-redis-stream.jsonl");
+const STRINGS: &str = include_str!("../../fixtures/legacy-redis-strings.jsonl");
+const HASHES: &str = include_str!("../../fixtures/dapr-redis-hashes.jsonl");
+const STREAM: &str = include_str!("../../fixtures/dapr-redis-stream.jsonl");
 
 /// Captured records as (id, JSON text).
 fn records(capture: &str, field: &str, prefix: &str) -> Vec<(String, String)> {

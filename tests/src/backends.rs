@@ -1,0 +1,126 @@
+//! The table of backends: every row runs every case of the ports that it has.
+//!
+//! A new adapter is one more row. A row states what its adapter declares, so that a capability that
+//! gets lost is a failure and not a case that no longer runs.
+
+mod embedded;
+mod http;
+mod memory;
+
+use std::sync::Arc;
+
+use task_core::ports::{BusCapability, StateCapability};
+
+use crate::conformance::event_bus::EventBusBackend;
+use crate::conformance::notifier::NotifierBackend;
+use crate::conformance::state_store::StateStoreBackend;
+
+pub use embedded::EmbeddedBackends;
+pub use http::HttpNotifiers;
+pub use memory::{MemoryEventBuses, MemoryNotifiers, MemoryStateStores};
+
+/// A backend under test.
+#[derive(Debug)]
+pub struct Row {
+    /// The name under which its trials run.
+    pub name: &'static str,
+    /// Its state store, if it has one.
+    pub state_store: Option<StateStoreRow>,
+    /// Its event bus, if it has one.
+    pub event_bus: Option<EventBusRow>,
+    /// Its notifier, if it has one.
+    pub notifier: Option<NotifierRow>,
+}
+
+/// A state store of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct StateStoreRow {
+    /// What the adapter has to declare, no more and no less.
+    pub declares: &'static [StateCapability],
+    /// Makes a backend for one case.
+    pub fresh: fn() -> Arc<dyn StateStoreBackend>,
+}
+
+/// An event bus of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct EventBusRow {
+    /// What the adapter has to declare, no more and no less.
+    pub declares: &'static [BusCapability],
+    /// Makes a backend for one case.
+    pub fresh: fn() -> Arc<dyn EventBusBackend>,
+}
+
+/// A notifier of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct NotifierRow {
+    /// Whether its receiver ever refuses.
+    pub receiver: Receiver,
+    /// Makes a backend for one case.
+    pub fresh: fn() -> Arc<dyn NotifierBackend>,
+}
+
+/// Whether a receiver can say no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receiver {
+    /// It can refuse for good and for now.
+    Refuses,
+    /// It is part of the adapter and accepts everything, so that no refusal can be told or told apart.
+    AcceptsAll,
+}
+
+/// Every backend.
+pub const TABLE: &[Row] = &[
+    Row {
+        name: "memory",
+        state_store: Some(StateStoreRow {
+            declares: memory::DECLARED_STATE,
+            fresh: || MemoryStateStores::full(),
+        }),
+        event_bus: Some(EventBusRow {
+            declares: &[BusCapability::OrderedPerKey, BusCapability::DeadLetter],
+            fresh: || Arc::new(MemoryEventBuses),
+        }),
+        notifier: Some(NotifierRow {
+            receiver: Receiver::Refuses,
+            fresh: || Arc::new(MemoryNotifiers::default()),
+        }),
+    },
+    // The same store without any capability: each case that needs one proves its refusal.
+    Row {
+        name: "bare_memory",
+        state_store: Some(StateStoreRow {
+            declares: &[],
+            fresh: || MemoryStateStores::bare(),
+        }),
+        event_bus: None,
+        notifier: None,
+    },
+    Row {
+        name: "embedded",
+        state_store: Some(StateStoreRow {
+            declares: StateCapability::ALL,
+            fresh: || EmbeddedBackends::fresh(),
+        }),
+        event_bus: Some(EventBusRow {
+            declares: &[
+                BusCapability::OrderedPerKey,
+                BusCapability::DeadLetter,
+                BusCapability::Durable,
+            ],
+            fresh: || EmbeddedBackends::fresh(),
+        }),
+        notifier: Some(NotifierRow {
+            receiver: Receiver::AcceptsAll,
+            fresh: || EmbeddedBackends::fresh(),
+        }),
+    },
+    Row {
+        name: "http",
+        state_store: None,
+        event_bus: None,
+        notifier: Some(NotifierRow {
+            receiver: Receiver::Refuses,
+            fresh: || Arc::new(HttpNotifiers::default()),
+        }),
+    },
+];

@@ -1,0 +1,116 @@
+//! The embedded backend under test: each case gets a directory of its own.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters_direct::embedded::{Embedded, EmbeddedConfig, EmbeddedNotifier};
+use async_trait::async_trait;
+use task_core::memory::ManualClock;
+use task_core::ports::{Clock, EventBus, Notification, Notifier, StateStore};
+use tokio::sync::Mutex;
+
+use crate::conformance::Failure;
+use crate::conformance::event_bus::EventBusBackend;
+use crate::conformance::notifier::{NotifierBackend, Refusal};
+use crate::conformance::state_store::{StateStoreBackend, Time};
+use crate::process::TestDirectory;
+
+/// A SQLite file whose time is moved by hand.
+#[derive(Debug)]
+pub struct EmbeddedBackends {
+    clock: Arc<ManualClock>,
+    directory: TestDirectory,
+    notifier: Mutex<Option<EmbeddedNotifier>>,
+}
+
+impl EmbeddedBackends {
+    /// A backend in a fresh directory.
+    #[must_use]
+    pub fn fresh() -> Arc<Self> {
+        Arc::new(Self {
+            clock: Arc::default(),
+            directory: TestDirectory::new("conformance"),
+            notifier: Mutex::default(),
+        })
+    }
+
+    /// Opens the file; one that was closed a moment ago may still be closing.
+    async fn embedded(&self) -> Result<Embedded, Failure> {
+        let config = EmbeddedConfig::new(self.directory.path());
+        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
+        let open = || Embedded::open(&config, Arc::clone(&clock));
+        for _ in 0..1_000 {
+            if let Ok(embedded) = open() {
+                return Ok(embedded);
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        open().map_err(|error| Failure::new(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl StateStoreBackend for EmbeddedBackends {
+    async fn open(&self) -> Result<Arc<dyn StateStore>, Failure> {
+        Ok(Arc::new(self.embedded().await?.state_store()))
+    }
+
+    async fn reopen(&self, store: Arc<dyn StateStore>) -> Result<Arc<dyn StateStore>, Failure> {
+        drop(store);
+        Ok(Arc::new(self.embedded().await?.state_store()))
+    }
+
+    async fn elapse(&self, time: Duration) {
+        self.clock.advance(time);
+    }
+
+    fn time(&self) -> Time {
+        Time::Moved
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl EventBusBackend for EmbeddedBackends {
+    async fn open(&self) -> Result<Arc<dyn EventBus>, Failure> {
+        Ok(Arc::new(self.embedded().await?.event_bus()))
+    }
+
+    async fn reopen(&self, bus: Arc<dyn EventBus>) -> Result<Arc<dyn EventBus>, Failure> {
+        drop(bus);
+        Ok(Arc::new(self.embedded().await?.event_bus()))
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_secs(10)
+    }
+
+    async fn close(&self) {}
+}
+
+#[async_trait]
+impl NotifierBackend for EmbeddedBackends {
+    async fn open(&self) -> Result<Arc<dyn Notifier>, Failure> {
+        let notifier = self.embedded().await?.notifier();
+        *self.notifier.lock().await = Some(notifier.clone());
+        Ok(Arc::new(notifier))
+    }
+
+    async fn received(&self) -> Vec<Notification> {
+        let notifier = self.notifier.lock().await;
+        let Some(notifier) = notifier.as_ref() else {
+            return Vec::new();
+        };
+        let received = notifier.received(1_000).await;
+        let (_, received) = received.expect("the file can be read");
+        let oldest_first = received.into_iter().rev();
+        oldest_first.map(|received| received.notification).collect()
+    }
+
+    async fn refuse(&self, _: Option<Refusal>) {
+        unreachable!("the table says that this receiver accepts everything");
+    }
+
+    async fn close(&self) {}
+}

@@ -1,0 +1,138 @@
+//! Faults of commits and pending events.
+
+use async_trait::async_trait;
+use task_core::ports::{
+    CapabilitySet, Commit, PendingEvent, PendingId, PortError, StateCapability, StateStore,
+};
+use tokio::task::yield_now;
+
+use super::store::StoreFault;
+
+/// Applies the writes of a commit one by one and stops at the first that is refused.
+#[derive(Debug)]
+pub(super) struct AppliesHalfCommits;
+
+#[async_trait]
+impl StoreFault for AppliesHalfCommits {
+    async fn commit(&self, inner: &dyn StateStore, commit: Commit) -> Result<(), PortError> {
+        commit.check(inner.capabilities(), "broken")?;
+        for write in commit.writes {
+            inner.commit(Commit::of(write)).await?;
+        }
+        inner.commit(only(commit.events)).await
+    }
+}
+
+fn only(events: Vec<task_core::ports::Event>) -> Commit {
+    let mut commit = Commit::default();
+    commit.events = events;
+    commit
+}
+
+/// A phantom: records the events of commits that were refused.
+#[derive(Debug)]
+pub(super) struct RecordsPhantoms;
+
+#[async_trait]
+impl StoreFault for RecordsPhantoms {
+    async fn commit(&self, inner: &dyn StateStore, commit: Commit) -> Result<(), PortError> {
+        let events = commit.events.clone();
+        let result = inner.commit(commit).await;
+        if let Err(error) = &result
+            && error.is_conflict()
+        {
+            inner.commit(only(events)).await?;
+        }
+        result
+    }
+}
+
+/// Records only the first event of a commit.
+#[derive(Debug)]
+pub(super) struct LosesEvents;
+
+#[async_trait]
+impl StoreFault for LosesEvents {
+    async fn commit(&self, inner: &dyn StateStore, mut commit: Commit) -> Result<(), PortError> {
+        commit.events.truncate(1);
+        inner.commit(commit).await
+    }
+}
+
+/// Writes a record and its events in two steps, between which it can be dropped.
+#[derive(Debug)]
+pub(super) struct TearsCommits;
+
+#[async_trait]
+impl StoreFault for TearsCommits {
+    async fn commit(&self, inner: &dyn StateStore, mut commit: Commit) -> Result<(), PortError> {
+        commit.check(inner.capabilities(), "broken")?;
+        let events = std::mem::take(&mut commit.events);
+        inner.commit(commit).await?;
+        yield_now().await;
+        inner.commit(only(events)).await
+    }
+}
+
+/// Lists the events of a page in the wrong order.
+#[derive(Debug)]
+pub(super) struct ListsEventsBackwards;
+
+#[async_trait]
+impl StoreFault for ListsEventsBackwards {
+    async fn pending(
+        &self,
+        inner: &dyn StateStore,
+        after: Option<PendingId>,
+        limit: usize,
+    ) -> Result<Vec<PendingEvent>, PortError> {
+        let mut page = inner.pending(after, limit).await?;
+        if limit > 10 {
+            page.reverse();
+        }
+        Ok(page)
+    }
+}
+
+/// Answers that events are settled, and keeps them.
+#[derive(Debug)]
+pub(super) struct KeepsSettledEvents;
+
+#[async_trait]
+impl StoreFault for KeepsSettledEvents {
+    async fn settle(&self, inner: &dyn StateStore, events: &[PendingId]) -> Result<(), PortError> {
+        let first = &events[..events.len().min(1)];
+        inner.settle(first).await
+    }
+}
+
+/// Settles more than it was told to.
+#[derive(Debug)]
+pub(super) struct SettlesEverything;
+
+#[async_trait]
+impl StoreFault for SettlesEverything {
+    async fn settle(&self, inner: &dyn StateStore, _: &[PendingId]) -> Result<(), PortError> {
+        let all = inner.pending(None, 1000).await?;
+        let ids: Vec<PendingId> = all.into_iter().map(|pending| pending.id).collect();
+        inner.settle(&ids).await
+    }
+}
+
+/// Does not declare what it does.
+#[derive(Debug)]
+pub(super) struct HidesItsOutbox;
+
+#[async_trait]
+impl StoreFault for HidesItsOutbox {
+    fn capabilities(&self) -> CapabilitySet<StateCapability> {
+        CapabilitySet::of(&[
+            StateCapability::ConditionalWrites,
+            StateCapability::Ttl,
+            StateCapability::Tombstones,
+            StateCapability::Transactions,
+            StateCapability::Scan,
+            StateCapability::Durable,
+        ])
+    }
+}

@@ -1,0 +1,210 @@
+//! Commits and their pending events: promises S15 to S18.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use task_core::ports::StateCapability::Transactions;
+use task_core::ports::{Commit, ErrorKind, Event, PendingId, StateStore, Write};
+
+use super::{
+    Subject, create, delete_any, event, holds, key, matching, overwrite, pending, put_write, read,
+    text,
+};
+use crate::conformance::{Failure, Verdict, ensure_eq, refused};
+
+fn commit(writes: Vec<Write>) -> Commit {
+    let mut commit = Commit::default();
+    commit.writes = writes;
+    commit
+}
+
+fn delete_write(id: &str) -> Write {
+    Write::Delete {
+        key: key(id),
+        options: delete_any(),
+    }
+}
+
+/// Several writes take effect together, in their order, or none of them does.
+pub async fn a_commit_is_all_or_nothing(subject: Subject) -> Verdict {
+    let store = &*subject.store;
+    store.put(&key("there"), text("old"), create()).await?;
+    let before = read(store, &key("there")).await?;
+    let refusal = commit(vec![
+        put_write("new", "x", overwrite()),
+        put_write("there", "changed", overwrite()),
+        delete_write("there"),
+        put_write("new", "conflict", create()),
+    ]);
+    let result = store.commit(refusal).await;
+    refused(
+        result,
+        ErrorKind::Conflict,
+        "a commit whose last write conflicts",
+    )?;
+    holds(store, "new", None).await?;
+    ensure_eq!(
+        read(store, &key("there")).await?,
+        before,
+        "a record of the refused commit"
+    );
+
+    let whole = commit(vec![
+        put_write("new", "first", create()),
+        put_write("new", "second", overwrite()),
+        delete_write("there"),
+        put_write("there", "again", create()),
+        put_write("gone", "x", create()),
+        delete_write("gone"),
+    ]);
+    store.commit(whole).await?;
+    holds(store, "new", Some("second")).await?;
+    holds(store, "there", Some("again")).await?;
+    holds(store, "gone", None).await?;
+
+    let too_many = (0..=Commit::MAX_ITEMS).map(|n| put_write(&format!("n-{n}"), "x", overwrite()));
+    let result = store.commit(commit(too_many.collect())).await;
+    refused(result, ErrorKind::Invalid, "a commit of too many writes")?;
+    holds(store, "n-0", None).await?;
+    let most = (0..Commit::MAX_ITEMS).map(|n| put_write(&format!("m-{n}"), "x", overwrite()));
+    store.commit(commit(most.collect())).await?;
+    holds(store, "m-63", Some("x")).await
+}
+
+/// An event is pending if its commit took effect, and is not if the commit was refused.
+pub async fn events_are_pending_if_and_only_if_committed(subject: Subject) -> Verdict {
+    let store = &*subject.store;
+    let first = commit(vec![put_write("t-1", "x", create())]).event(event("one"));
+    store.commit(first).await?;
+    ensure_eq!(pending(store).await?, ["one"], "after a commit");
+
+    let conflict = commit(vec![put_write("t-1", "y", create())]).event(event("phantom"));
+    let result = store.commit(conflict).await;
+    refused(result, ErrorKind::Conflict, "a creation of an existing key")?;
+    let stale = read(store, &key("t-1")).await?.etag;
+    store.put(&key("t-1"), text("z"), overwrite()).await?;
+    let conflict = commit(vec![put_write("t-1", "y", matching(&stale))]).event(event("phantom"));
+    let result = store.commit(conflict).await;
+    refused(result, ErrorKind::Conflict, "a match of a stale version")?;
+    if store.capabilities().has(Transactions) {
+        let writes = vec![
+            put_write("t-2", "x", create()),
+            put_write("t-1", "y", create()),
+        ];
+        let result = store.commit(commit(writes).event(event("phantom"))).await;
+        refused(result, ErrorKind::Conflict, "a commit whose end conflicts")?;
+    }
+    let too_large = Event {
+        payload: Bytes::from(vec![b'e'; Event::MAX_PAYLOAD_BYTES + 1]),
+        ..event("")
+    };
+    let invalid = commit(vec![put_write("t-1", "y", overwrite())])
+        .event(event("phantom"))
+        .event(too_large);
+    let result = store.commit(invalid).await;
+    refused(
+        result,
+        ErrorKind::Invalid,
+        "a commit with a too large event",
+    )?;
+    holds(store, "t-1", Some("z")).await?;
+    ensure_eq!(pending(store).await?, ["one"], "after refused commits");
+
+    let delete = commit(vec![delete_write("t-1")]).event(event("two"));
+    store.commit(delete).await?;
+    let found = store.pending(None, 10).await?;
+    let found: Vec<Event> = found.into_iter().map(|pending| pending.event).collect();
+    ensure_eq!(found, [event("one"), event("two")], "the events themselves");
+    Ok(())
+}
+
+/// `pending` lists events in the order of their commits, after the place it is given.
+pub async fn pending_events_keep_the_order_of_commits(subject: Subject) -> Verdict {
+    let store = &*subject.store;
+    let mut expected: Vec<String> = Vec::new();
+    for n in 0..12 {
+        // Names and keys fall while the commits rise, so that sorting by either shows.
+        let names = [
+            format!("{:02} first", 20 - n),
+            format!("{:02} second", 20 - n),
+        ];
+        let mut one = commit(vec![put_write(
+            &format!("t-{:02}", 20 - n),
+            "x",
+            overwrite(),
+        )]);
+        one.events.extend(names.iter().map(|name| event(name)));
+        expected.extend(names);
+        store.commit(one).await?;
+    }
+    ensure_eq!(pending(store).await?, expected, "all pages");
+    let all = store.pending(None, 100).await?;
+    ensure_eq!(all.len(), expected.len(), "the events of one page");
+    let after = all[4].id.clone();
+    let rest = store.pending(Some(after.clone()), 100).await?;
+    ensure_eq!(rest, all[5..], "the events after the fifth");
+    let settled: Vec<PendingId> = all[..6].iter().map(|pending| pending.id.clone()).collect();
+    store.settle(&settled).await?;
+    let rest = store.pending(Some(after), 100).await?;
+    ensure_eq!(rest, all[6..], "the events after a settled place");
+    racing_commits_keep_their_order(&subject.store).await
+}
+
+/// Events of one writer stay in its order while others commit, and none is lost.
+async fn racing_commits_keep_their_order(store: &Arc<dyn StateStore>) -> Verdict {
+    const WRITERS: usize = 4;
+    const STEPS: usize = 10;
+    let known = pending(&**store).await?.len();
+    let writers = (0..WRITERS).map(|writer| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move {
+            for step in 0..STEPS {
+                let one = commit(vec![put_write(&format!("w-{writer}"), "x", overwrite())]);
+                store
+                    .commit(one.event(event(&format!("{writer} {step}"))))
+                    .await?;
+            }
+            Ok::<_, Failure>(())
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await??;
+    }
+    let found = pending(&**store).await?;
+    ensure_eq!(found.len() - known, WRITERS * STEPS, "events of the race");
+    for writer in 0..WRITERS {
+        let own = format!("{writer} ");
+        let of_writer: Vec<&Bytes> = found[known..]
+            .iter()
+            .filter(|payload| payload.starts_with(own.as_bytes()))
+            .collect();
+        let expected: Vec<String> = (0..STEPS).map(|step| format!("{own}{step}")).collect();
+        ensure_eq!(of_writer, expected.iter().collect::<Vec<_>>(), "the order");
+    }
+    Ok(())
+}
+
+/// `settle` removes the named events, no others, and succeeds when it is repeated.
+pub async fn settled_events_are_gone_and_settling_repeats(subject: Subject) -> Verdict {
+    let store = &*subject.store;
+    let mut one = commit(vec![put_write("t-1", "x", overwrite())]);
+    one.events = ["a", "b", "c", "d"].map(event).into();
+    store.commit(one).await?;
+    let all = store.pending(None, 10).await?;
+    let ids: Vec<PendingId> = all.iter().map(|pending| pending.id.clone()).collect();
+    ensure_eq!(ids.len(), 4, "the pending events");
+    let some = [ids[2].clone(), ids[0].clone()];
+    for attempt in 1..=2 {
+        store.settle(&some).await?;
+        let rest = pending(store).await?;
+        ensure_eq!(rest, ["b", "d"], "after settlement {attempt}");
+    }
+    store.settle(&[]).await?;
+    store.settle(&ids).await?;
+    ensure_eq!(pending(store).await?, [""; 0], "after all were settled");
+    let later = commit(vec![put_write("t-1", "y", overwrite())]).event(event("e"));
+    store.commit(later).await?;
+    store.settle(&ids).await?;
+    ensure_eq!(pending(store).await?, ["e"], "an old id names no new event");
+    holds(store, "t-1", Some("y")).await
+}
