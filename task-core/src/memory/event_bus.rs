@@ -249,7 +249,6 @@ impl Member {
     fn settle(&self, due: &[WaitingEvent], results: &[Dispatched]) {
         let redelivery = &self.subscription.redelivery;
         let mut done = HashSet::new();
-        let mut dead = Vec::new();
         let mut again = HashMap::new();
         for (waiting, result) in due.iter().zip(results) {
             let deliveries = waiting.deliveries + 1;
@@ -263,11 +262,12 @@ impl Member {
                     again.insert(waiting.place, (deliveries, due));
                 }
                 Dispatched::Answered(Answer::Retry | Answer::Drop) => {
-                    done.insert(waiting.place);
-                    dead.push(Event {
-                        topic: self.subscription.dead_letter.clone(),
-                        ..waiting.event.clone()
-                    });
+                    if self.bury(&waiting.event) {
+                        done.insert(waiting.place);
+                    } else {
+                        let due = Instant::now() + redelivery.pause_after(deliveries);
+                        again.insert(waiting.place, (deliveries, due));
+                    }
                 }
             }
         }
@@ -280,16 +280,20 @@ impl Member {
                 }
             }
         });
-        if !dead.is_empty() {
-            let mut state = lock(&self.shared.state);
-            for event in &dead {
-                if let Err(error) = state.publish(event) {
-                    tracing::error!(%error, "dead letter lost");
-                }
-            }
-            drop(state);
-            self.shared.published.notify_waiters();
+    }
+
+    /// Moves an event to the dead-letter topic; if that is full, the event stays where it is.
+    fn bury(&self, event: &Event) -> bool {
+        let dead = Event {
+            topic: self.subscription.dead_letter.clone(),
+            ..event.clone()
+        };
+        let buried = lock(&self.shared.state).publish(&dead);
+        if let Err(error) = &buried {
+            tracing::warn!(%error, "dead letter delivered again");
         }
+        self.shared.published.notify_waiters();
+        buried.is_ok()
     }
 }
 

@@ -96,6 +96,9 @@ pub async fn a_tombstone_refuses_a_new_creation(subject: Subject) -> Verdict {
     }
     store.delete(&key("never-there"), burying(LONG)).await?;
     is_buried(store, "never-there").await?;
+    // A later deletion lifts no tombstone; what it answers is for S6.
+    drop(store.delete(&key("never-there"), delete_any()).await);
+    is_buried(store, "never-there").await?;
     let by_commit = Commit::of(Write::Delete {
         key: key("committed"),
         options: burying(LONG),
