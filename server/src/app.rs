@@ -3,11 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use task_core::application::{CompletionNotifier, Outbox, Relay, TASK_EVENTS_TOPIC, TaskService};
 use task_core::background::Background;
 use task_core::ports::{Group, PortError, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
+use tokio::time::timeout;
 
 use crate::backend::{self, Backend};
 use crate::config::{Config, ConfigError};
@@ -104,6 +106,7 @@ pub struct App {
     place: String,
     relay: Background,
     subscription: Background,
+    shutdown_timeout: Duration,
 }
 
 impl App {
@@ -155,6 +158,7 @@ impl App {
             place,
             relay,
             subscription,
+            shutdown_timeout: config.limits.shutdown_timeout,
         })
     }
 
@@ -191,6 +195,9 @@ impl App {
         let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
         tokio::join!(not_ready, serving);
         self.relay.stop().await;
-        self.subscription.stop().await;
+        let finishing = self.subscription.stop();
+        if timeout(self.shutdown_timeout, finishing).await.is_err() {
+            tracing::warn!("a notification was cut off; it is sent again at the next start");
+        }
     }
 }

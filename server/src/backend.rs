@@ -32,19 +32,19 @@ pub struct Backend {
     pub place: String,
 }
 
-/// Opens the backend that the configuration names.
+/// Says whether this build has what the configuration asks for.
 ///
 /// # Errors
-/// The backend is not compiled in, or cannot be opened.
-#[cfg_attr(
-    not(feature = "embedded"),
-    expect(clippy::unused_async, reason = "opening a backend waits for it")
-)]
-pub async fn open(config: &Config) -> Result<Backend, StartError> {
+/// The backend, or the way to notify, is not compiled in.
+pub fn check(config: &Config) -> Result<(), StartError> {
+    if config.notification_url.is_some() && cfg!(not(feature = "http")) {
+        return Err(StartError::NotCompiledIn {
+            what: "notification_url",
+            feature: "http",
+        });
+    }
     match config.backend {
-        #[cfg(feature = "embedded")]
-        config::Backend::Embedded => embedded::open(config).await,
-        #[cfg(not(feature = "embedded"))]
+        config::Backend::Embedded if cfg!(feature = "embedded") => Ok(()),
         config::Backend::Embedded => Err(StartError::NotCompiledIn {
             what: "the backend embedded",
             feature: "embedded",
@@ -56,4 +56,20 @@ pub async fn open(config: &Config) -> Result<Backend, StartError> {
             })
         }
     }
+}
+
+/// Opens the backend that the configuration names.
+///
+/// # Errors
+/// The backend is not compiled in, or cannot be opened.
+#[cfg_attr(
+    not(feature = "embedded"),
+    expect(clippy::unused_async, reason = "opening a backend waits for it")
+)]
+pub async fn open(config: &Config) -> Result<Backend, StartError> {
+    check(config)?;
+    #[cfg(feature = "embedded")]
+    return embedded::open(config).await;
+    #[cfg(not(feature = "embedded"))]
+    unreachable!("no backend is compiled in, which was checked");
 }

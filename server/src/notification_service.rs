@@ -43,10 +43,17 @@ struct Accepted {
     status: &'static str,
 }
 
+/// Largest notification; the list that is kept is bounded by it.
+const MAX_BODY_BYTES: usize = 16 * 1024;
+
 /// The routes of the notification service behind their limits.
 #[must_use]
 pub fn gate(limits: &Limits) -> Gate {
-    Gate::new(router(Arc::new(Receiver::default())), limits)
+    let limits = Limits {
+        max_body_bytes: limits.max_body_bytes.min(MAX_BODY_BYTES),
+        ..limits.clone()
+    };
+    Gate::new(router(Arc::new(Receiver::default())), &limits)
 }
 
 fn router(receiver: Arc<Receiver>) -> Router {

@@ -35,7 +35,7 @@ impl EmbeddedNotifier {
         Self { database }
     }
 
-    /// Reads up to `limit` notifications, newest first, and how many are kept.
+    /// Reads up to `limit` notifications, newest first, and how many arrived in all.
     ///
     /// # Errors
     /// As the reads of the state store.
@@ -44,7 +44,7 @@ impl EmbeddedNotifier {
         self.database
             .read("received", move |connection| {
                 let count = connection
-                    .prepare_cached("SELECT count(*) FROM notifications")?
+                    .prepare_cached("SELECT notified FROM counter")?
                     .query_row([], |row| row.get::<_, i64>(0))?;
                 let mut statement = connection.prepare_cached(
                     "SELECT idempotency_key, body, received_at FROM notifications
@@ -72,7 +72,7 @@ fn keep(
     now: Timestamp,
 ) -> Result<(), Error> {
     let place = session.next()?;
-    session.execute(
+    let added = session.execute(
         "INSERT INTO notifications (place, idempotency_key, body, received_at)
          VALUES (?1, ?2, ?3, ?4) ON CONFLICT (idempotency_key) DO NOTHING",
         params![
@@ -82,6 +82,10 @@ fn keep(
             now.unix_micros()
         ],
     )?;
+    if added == 0 {
+        return Ok(());
+    }
+    session.execute("UPDATE counter SET notified = notified + 1", [])?;
     session.execute(
         "DELETE FROM notifications WHERE place <
          (SELECT place FROM notifications ORDER BY place DESC LIMIT 1 OFFSET ?1)",

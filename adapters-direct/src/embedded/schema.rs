@@ -15,8 +15,11 @@ const VERSION: i64 = 1;
 /// Versions, places in the outbox and places of events come from one counter that never repeats.
 /// `counter` holds a number that no used one exceeds; see `Counter` in `writer.rs`.
 const TABLES: &str = "
-CREATE TABLE counter (ceiling INTEGER NOT NULL) STRICT;
-INSERT INTO counter VALUES (0);
+CREATE TABLE counter (
+    ceiling INTEGER NOT NULL,
+    notified INTEGER NOT NULL   -- notifications received in all, also those removed since
+) STRICT;
+INSERT INTO counter VALUES (0, 0);
 
 CREATE TABLE records (
     kind TEXT NOT NULL,

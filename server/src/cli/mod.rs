@@ -12,7 +12,7 @@ pub use command::command;
 
 use crate::app::StartError;
 use crate::config::{ConfigError, Effective};
-use crate::{http, shutdown, telemetry};
+use crate::{backend, http, shutdown, telemetry};
 
 /// Exit code of a failure while running.
 const EXIT_FAILURE: u8 = 1;
@@ -97,7 +97,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
                 show_config(&command::configuration(show)?, show.get_flag("json"))
             }
             Some((_, check)) => {
-                command::configuration(check)?;
+                backend::check(&command::configuration(check)?.config)?;
                 print("ok\n")
             }
             None => Ok(()),

@@ -368,7 +368,7 @@ mod tests {
                  log (file {file}): must be a string or an integer, not boolean\n  \
                  lgo (variable TASK_LGO): is not a known key, did you mean TASK_LOG?\n  \
                  backend (flag): must be one of embedded, direct, dapr, parallel, not \"mysql\"\n  \
-                 notification_url (flag): must be an http or https address without query and fragment, \
+                 notification_url (flag): must be an http or https address without user name, query and fragment, \
                  for example http://127.0.0.1:8001, not \"ftp://***@host\"\n  \
                  max_body_bytes (variable TASK_MAX_BODY_BYTES): must be an integer of 1024 to 524288, not \"12\""
             )

@@ -118,6 +118,10 @@ impl Problem {
             error.kind(),
             ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Timeout
         );
+        if error.kind() == ErrorKind::Invalid {
+            let detail = "the task with all that is stored with it exceeds a limit of the store";
+            return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+        }
         match (passing, error.outcome()) {
             (true, Outcome::NotApplied) => {
                 Self::busy("the task store cannot be used at the moment; nothing was changed")

@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -23,6 +24,7 @@ use crate::config::Limits;
 pub struct Gate {
     router: Router,
     slots: Semaphore,
+    body_slots: Semaphore,
     limits: Limits,
 }
 
@@ -33,6 +35,7 @@ impl Gate {
         Self {
             router,
             slots: Semaphore::new(limits.max_concurrency),
+            body_slots: Semaphore::new(limits.max_concurrency),
             limits: limits.clone(),
         }
     }
@@ -46,13 +49,19 @@ impl Gate {
     /// Answers a request, whatever happens.
     ///
     /// A request beyond `max_concurrency` is refused at once and never queued, except for the two
-    /// probes: a busy service is alive.
+    /// probes: a busy service is alive. Requests with a body are counted apart from those without, so
+    /// that clients who send theirs slowly cannot keep anybody from reading.
     ///
     /// # Cancel safety
     /// A dropped future may leave the request's write done or not done.
     pub async fn answer(&self, mut request: Request) -> Response {
         let is_probe = matches!(request.uri().path(), "/health" | "/ready");
-        let slot = self.slots.try_acquire();
+        let slots = if request.body().is_end_stream() {
+            &self.slots
+        } else {
+            &self.body_slots
+        };
+        let slot = slots.try_acquire();
         if slot.is_err() && !is_probe {
             let detail = format!(
                 "the service is at its limit of {} requests at once; nothing was changed",

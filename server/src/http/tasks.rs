@@ -26,7 +26,7 @@ type Answer = Result<Response, Problem>;
 #[utoipa::path(
     post, path = "/tasks", tag = "tasks", operation_id = "createTask",
     params(("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255,
-        description = "Makes the request repeatable: 1 to 255 visible ASCII characters")),
+        description = "Makes the request repeatable: 1 to 255 visible ASCII characters or spaces")),
     request_body = DraftBody,
     responses(
         (status = 201, description = "Created", body = TaskBody<'_>, headers(

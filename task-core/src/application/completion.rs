@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::IncomingEvent;
 use crate::domain::EventType;
 use crate::ports::{
-    Answer, Delivery, EventHandler, Group, Key, Kind, Notification, Notifier, PortError,
-    PutOptions, Retry, StateCapability, StateStore,
+    Answer, Delivery, ErrorKind, EventHandler, Group, Key, Kind, Notification, Notifier, PortError,
+    PutOptions, StateCapability, StateStore,
 };
 
 /// How long the id of a finished event is remembered. Longer than any redelivery takes.
@@ -44,13 +44,17 @@ impl CompletionNotifier {
         }
     }
 
-    async fn completed(&self, event: &IncomingEvent) -> Result<(), PortError> {
+    /// Notifies, unless this event was handled before.
+    async fn completed(&self, event: &IncomingEvent) -> Result<(), Failed> {
         let mark = self.mark_of(event);
-        if self.store.get(&mark).await?.is_some() {
+        let seen = self.store.get(&mark).await.map_err(Failed::Store)?;
+        if seen.is_some() {
             tracing::debug!(event_id = event.id, "event was handled before");
             return Ok(());
         }
-        self.notifier.notify(&notification_of(event)).await?;
+        let notification = notification_of(event);
+        let notified = self.notifier.notify(&notification).await;
+        notified.map_err(Failed::Notifier)?;
         tracing::info!("Notification sent for task {}", event.task_id);
         let ttl = self.store.capabilities().has(StateCapability::Ttl);
         let options = PutOptions {
@@ -61,6 +65,7 @@ impl CompletionNotifier {
             .put(&mark, Bytes::from_static(b"{}"), options)
             .await
             .map(drop)
+            .map_err(Failed::Store)
     }
 
     fn mark_of(&self, event: &IncomingEvent) -> Key {
@@ -68,6 +73,12 @@ impl CompletionNotifier {
         let id = Uuid::new_v5(&SEEN_NAMESPACE, name.as_bytes());
         Key::new(Kind::SEEN, id.to_string())
     }
+}
+
+/// What kept a completion from being notified or marked.
+enum Failed {
+    Store(PortError),
+    Notifier(PortError),
 }
 
 /// What the receiver gets, in this order of fields.
@@ -113,11 +124,13 @@ impl EventHandler for CompletionNotifier {
         }
         match self.completed(&event).await {
             Ok(()) => Answer::Ack,
-            Err(error) if error.retryable() == Retry::Never => {
+            // Only the receiver's "never" about this very message is final. A store that fails, or a
+            // receiver that does not let us in, may be mended.
+            Err(Failed::Notifier(error)) if error.kind() == ErrorKind::Invalid => {
                 tracing::error!(%error, task_id = event.task_id, "notification refused");
                 Answer::Drop
             }
-            Err(error) => {
+            Err(Failed::Notifier(error) | Failed::Store(error)) => {
                 let attempt = delivery.attempt;
                 tracing::warn!(%error, task_id = event.task_id, attempt, "notification failed");
                 Answer::Retry

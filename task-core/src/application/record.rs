@@ -101,16 +101,13 @@ impl TaskRecord {
             draft: Draft {
                 title: Title::stored(fields.take_required("title")?),
                 description: fields.take::<Option<String>>("description")?.flatten(),
-                priority: fields
-                    .take("priority")?
-                    .map_or_else(Priority::default, Priority::stored),
+                priority: fields.take_priority()?,
             },
             status: fields.take_parsed::<Status>("status")?,
             created_at,
-            updated_at: if fields.has("updated_at") {
-                fields.take_parsed("updated_at")?
-            } else {
-                created_at
+            updated_at: match fields.take::<Option<String>>("updated_at")?.flatten() {
+                Some(text) => parsed("updated_at", &text)?,
+                None => created_at,
             },
         };
         let mut meta = fields.take::<Fields>(META)?.unwrap_or_default();
@@ -193,6 +190,7 @@ impl<T: fmt::Display> Serialize for Displayed<T> {
 struct Fields(Vec<(String, Box<RawValue>)>);
 
 impl Fields {
+    #[cfg(test)]
     fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(field, _)| field == name)
     }
@@ -218,8 +216,23 @@ impl Fields {
         T: std::str::FromStr<Err: fmt::Display>,
     {
         let text: String = self.take_required(name)?;
-        text.parse()
-            .map_err(|error| RecordError(format!("{name}: {error}")))
+        parsed(name, &text)
+    }
+
+    /// A missing or null priority is the default one; a whole number may be written as `2.0`.
+    fn take_priority(&mut self) -> Result<Priority, RecordError> {
+        let number: Option<serde_json::Number> = self.take::<Option<_>>("priority")?.flatten();
+        let Some(number) = number else {
+            return Ok(Priority::default());
+        };
+        let whole = number.as_i64().or_else(|| {
+            let text = number.to_string();
+            text.strip_suffix(".0")?.parse().ok()
+        });
+        match whole {
+            Some(value) => Ok(Priority::stored(value)),
+            None => Err(RecordError(format!("priority: {number} is not an integer"))),
+        }
     }
 
     fn serialize_into<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
@@ -227,6 +240,14 @@ impl Fields {
             .iter()
             .try_for_each(|(name, raw)| map.serialize_entry(name, raw))
     }
+}
+
+fn parsed<T>(name: &str, text: &str) -> Result<T, RecordError>
+where
+    T: std::str::FromStr<Err: fmt::Display>,
+{
+    text.parse()
+        .map_err(|error| RecordError(format!("{name}: {error}")))
 }
 
 impl<'de> Deserialize<'de> for Fields {
@@ -296,6 +317,20 @@ mod tests {
         let other = TaskRecord::decode(other.as_bytes()).expect("a legacy record");
         assert_eq!(one.revision, None);
         assert_ne!(one.tag(), other.tag());
+    }
+
+    #[test]
+    fn null_and_whole_floats_are_read_as_other_writers_mean_them() {
+        for (priority, expected) in [("null", 1), ("2.0", 2), ("7", 7)] {
+            let text = LEGACY.replace(r#""priority":2"#, &format!(r#""priority":{priority}"#));
+            let text = text.replace(
+                r#""updated_at":"2026-11-21T02:38:34.418718""#,
+                r#""updated_at":null"#,
+            );
+            let task = TaskRecord::decode(text.as_bytes()).expect("a record").task;
+            assert_eq!(task.draft.priority.get(), expected);
+            assert_eq!(task.updated_at, task.created_at);
+        }
     }
 
     #[test]

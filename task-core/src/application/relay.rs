@@ -122,8 +122,9 @@ impl Relay {
             }
             report.published += published.len();
             report.failed += size - published.len();
-            // A bus that takes nothing is down: the rest would only fail as well.
-            if is_last || published.is_empty() {
+            // A bus that takes nothing and refuses many keys is down: the rest would fail as well.
+            let is_down = published.is_empty() && failed_keys.len() >= CONCURRENCY;
+            if is_last || is_down {
                 return Ok(report);
             }
         }

@@ -23,8 +23,10 @@ const MAX_ATTEMPTS: u32 = 16;
 /// Pause before the second attempt; it doubles, with jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
-/// How long a deleted task's id refuses to be created again by its idempotency key.
-const DELETION_MEMORY: Duration = Duration::from_secs(24 * 3600);
+/// How long a deleted task's id refuses to be created again by its idempotency key: for ever.
+///
+/// A second task of the same id would repeat the event ids and the tags of the first one.
+const FOR_EVER: Duration = Duration::MAX;
 
 /// A task and the validator of its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,8 +70,8 @@ pub struct TaskService {
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     turns: Turns,
-    /// How long deletions are remembered, where the store can.
-    tombstone: Option<Duration>,
+    /// Whether the store can remember deletions.
+    remembers: bool,
 }
 
 impl TaskService {
@@ -84,15 +86,13 @@ impl TaskService {
     ) -> Result<Self, PortError> {
         let capabilities = outbox.store().capabilities();
         capabilities.require(StateCapability::ConditionalWrites, "task service", "open")?;
-        let tombstone = capabilities
-            .has(StateCapability::Tombstones)
-            .then_some(DELETION_MEMORY);
+        let remembers = capabilities.has(StateCapability::Tombstones);
         Ok(Self {
             outbox,
             clock,
             entropy,
             turns: Turns::new(),
-            tombstone,
+            remembers,
         })
     }
 
@@ -194,9 +194,11 @@ impl TaskService {
         for attempt in 1..=MAX_ATTEMPTS {
             let (record, etag) = self.load(id).await?;
             check(precondition, &record)?;
+            // Only a key can make an id again; a foreign writer may have dropped what tells.
+            let may_return = record.origin.is_some() || record.revision.is_none();
             let options = DeleteOptions {
                 mode: DeleteMode::Match(etag),
-                tombstone: self.tombstone,
+                tombstone: (self.remembers && may_return).then_some(FOR_EVER),
             };
             match self.outbox.store().delete(&key_of(id), options).await {
                 Ok(()) => return Ok(()),
@@ -263,11 +265,15 @@ impl TaskService {
         match self.outbox.store().get(&key).await? {
             // An empty value is a deletion on backends that cannot delete conditionally.
             Some(Stored { value, etag }) if !value.is_empty() => {
-                let record = TaskRecord::decode(&value).map_err(|error| {
+                let corrupt = || {
                     PortError::new(ErrorKind::Corrupt, "task service", "get")
                         .context(format!("{key} cannot be read"))
-                        .caused_by(error)
-                })?;
+                };
+                let record =
+                    TaskRecord::decode(&value).map_err(|error| corrupt().caused_by(error))?;
+                if record.task.id != *id {
+                    return Err(corrupt().context(format!("{key} holds {}", record.task.id)));
+                }
                 Ok(Some((record, etag)))
             }
             _ => Ok(None),

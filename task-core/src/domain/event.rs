@@ -85,13 +85,18 @@ pub struct TaskEvent {
 }
 
 impl TaskEvent {
+    /// Most characters of a title that an event carries. Only a foreign writer stores longer ones.
+    pub const MAX_TITLE_CHARS: usize = 10_000;
+
     /// The event of a task's latest change.
     #[must_use]
     pub fn of(task: &Task, event_type: EventType) -> Self {
         Self {
             event_type,
             task_id: task.id.clone(),
-            title: task.draft.title.as_str().to_owned(),
+            title: (task.draft.title.as_str().chars())
+                .take(Self::MAX_TITLE_CHARS)
+                .collect(),
             status: task.status,
             timestamp: task.updated_at,
         }

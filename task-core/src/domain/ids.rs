@@ -84,7 +84,7 @@ impl fmt::Display for TaskId {
     }
 }
 
-/// A client's name for one create: 1 to 255 visible ASCII characters.
+/// A client's name for one create: 1 to 255 visible ASCII characters or spaces.
 ///
 /// *Source:* `draft-ietf-httpapi-idempotency-key-header-07`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -92,6 +92,23 @@ fn a_backend_that_is_not_built_in_is_refused_with_what_there_is() {
 }
 
 #[test]
+fn what_serve_would_refuse_is_found_by_the_check() {
+    for arguments in [
+        ["--backend", "dapr"],
+        ["--notification-url", "http://me:pw@a"],
+        ["--notification-url", "http://a:99999"],
+    ] {
+        let output = run(&[&["config", "check"][..], &arguments].concat());
+        assert_eq!(
+            output.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            text(&output.stdout)
+        );
+    }
+}
+
+#[test]
 fn a_wrong_word_is_a_usage_error() {
     let output = run(&["sevre"]);
     assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));

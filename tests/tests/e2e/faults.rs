@@ -329,6 +329,56 @@ async fn a_stop_finishes_what_was_accepted_and_refuses_the_rest() {
 }
 
 #[tokio::test]
+async fn an_answer_does_not_wait_for_what_comes_behind_its_request() {
+    let data = TestDirectory::new("pipelined");
+    let server = TaskServer::start(data.path()).await;
+    let post = "POST /tasks HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n\
+                content-length: 13\r\n\r\n{\"title\":\"x\"}";
+    for behind in ["\r\n", "GET /hea", "GARBAGE\r\n\r\n"] {
+        let mut connection = server.connect().await;
+        let both = format!("{post}{behind}");
+        connection.send_raw(both.as_bytes()).await.unwrap();
+        let begin = Instant::now();
+        assert_eq!(
+            connection.read(false).await.unwrap().status,
+            201,
+            "before {behind:?}"
+        );
+        // Far below the ten seconds after which the server would close a silent connection.
+        assert!(
+            begin.elapsed() < Duration::from_secs(5),
+            "before {behind:?}"
+        );
+    }
+    let mut connection = server.connect().await;
+    connection.send_raw(b"GARBAGE\r\n\r\n").await.unwrap();
+    assert_eq!(connection.read(false).await.unwrap().status, 400);
+}
+
+#[tokio::test]
+async fn slow_bodies_keep_nobody_from_reading() {
+    let data = TestDirectory::new("slow-bodies");
+    let options = TaskServerOptions::default()
+        .arg("--max-concurrency")
+        .arg("4");
+    let server = TaskServer::start_with(data.path(), &options).await;
+    let (id, _) = create(&server, "x").await;
+    let head = "POST /tasks HTTP/1.1\r\nhost: t\r\ncontent-type: application/json\r\n";
+    let mut slow = Vec::new();
+    for _ in 0..4 {
+        let mut connection = server.connect().await;
+        let begun = format!("{head}content-length: 20\r\nexpect: 100-continue\r\n\r\n");
+        connection.send_raw(begun.as_bytes()).await.unwrap();
+        assert_eq!(connection.read(true).await.unwrap().status, 100);
+        slow.push(connection);
+    }
+    problem(&server.post("/tasks", r#"{"title":"y"}"#).await, 503);
+    assert_eq!(server.get(&format!("/tasks/{id}")).await.status, 200);
+    let change = format!("/tasks/{id}/status?status=completed");
+    assert_eq!(server.send("PUT", &change, &[], "").await.status, 200);
+}
+
+#[tokio::test]
 async fn garbage_on_the_wire_is_refused_and_harms_nobody() {
     let data = TestDirectory::new("garbage");
     let server = TaskServer::start(data.path()).await;

@@ -111,6 +111,25 @@ async fn more_events_than_a_page_are_all_published_past_a_failing_key() {
     assert_eq!((report.published, report.failed), (600, 1));
 }
 
+#[tokio::test]
+async fn a_failing_key_with_more_events_than_a_page_does_not_hide_the_keys_behind_it() {
+    let f = fixture();
+    let bad = f.tasks.create(draft("bad"), None).await.unwrap().task.id;
+    for n in 0..300 {
+        let edited = f
+            .tasks
+            .edit(&bad, draft(&n.to_string()), &Precondition::None);
+        edited.await.unwrap();
+    }
+    let good = f.tasks.create(draft("good"), None).await.unwrap().task.id;
+    let bus = Arc::new(PickyBus::default());
+    *bus.refused_key.lock().unwrap() = Some(bad.as_str().into());
+    let relay = Relay::new(f.outbox.clone(), bus.clone());
+    let report = relay.pass().await.unwrap();
+    assert_eq!((report.published, report.failed), (1, 301));
+    assert_eq!(bus.types_of(good.as_str()), ["task.created"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_running_relay_publishes_without_being_asked_and_flushes_when_stopped() {
     let f = fixture();
