@@ -100,11 +100,20 @@ impl Database {
     }
 }
 
+/// Makes a directory that only its owner can look into; one that exists stays as it is.
+fn create_private(directory: &std::path::Path) -> std::io::Result<()> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
 /// Takes the directory's lock, which the operating system frees when this process ends.
 fn own(config: &EmbeddedConfig) -> Result<File, OpenError> {
     let io = |path: PathBuf| move |source| OpenError::Io { path, source };
     let directory = &config.directory;
-    std::fs::create_dir_all(directory).map_err(io(directory.clone()))?;
+    create_private(directory).map_err(io(directory.clone()))?;
     let path = config.lock_file();
     let file = OpenOptions::new()
         .create(true)

@@ -62,6 +62,8 @@ pub(super) enum Error {
     Conflict(String),
     /// SQLite refused.
     Sqlite(rusqlite::Error),
+    /// The transaction did not begin.
+    Begin(String, ErrorCode),
     /// SQLite failed while committing other requests together with this one.
     Batch(String),
     /// The commit itself failed: it may be on disk.
@@ -86,6 +88,10 @@ impl Error {
                 let (kind, context) = meaning(&error);
                 new(kind).context(context).caused_by(error)
             }
+            Self::Begin(cause, code) => {
+                let (kind, context) = meaning_of(code);
+                new(kind).context(format!("{context}: {cause}"))
+            }
             Self::Batch(cause) => new(ErrorKind::Unavailable)
                 .context(format!("rolled back with a failed neighbour: {cause}")),
             Self::Commit(cause, ErrorCode::DiskFull) => {
@@ -100,14 +106,18 @@ impl Error {
 }
 
 /// What an error of SQLite means.
+fn meaning(error: &rusqlite::Error) -> (ErrorKind, &'static str) {
+    match error.sqlite_error_code() {
+        Some(code) => meaning_of(code),
+        None => (ErrorKind::Corrupt, "a stored value has another type"),
+    }
+}
+
 #[expect(
     clippy::wildcard_enum_match_arm,
     reason = "the codes not named here all mean a bug of ours"
 )]
-fn meaning(error: &rusqlite::Error) -> (ErrorKind, &'static str) {
-    let Some(code) = error.sqlite_error_code() else {
-        return (ErrorKind::Corrupt, "a stored value has another type");
-    };
+fn meaning_of(code: ErrorCode) -> (ErrorKind, &'static str) {
     match code {
         ErrorCode::DiskFull => (ErrorKind::Unavailable, "the disk is full"),
         ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => {

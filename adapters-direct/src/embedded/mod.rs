@@ -30,6 +30,13 @@ mod state_store;
 mod subscription;
 mod writer;
 
+#[cfg(test)]
+#[expect(
+    clippy::clone_on_ref_ptr,
+    reason = "a test keeps the handler that it hands over"
+)]
+mod tests;
+
 use std::sync::Arc;
 
 use task_core::ports::Clock;

@@ -15,6 +15,9 @@ use super::writer::{Session, Urgency};
 /// Notifications kept; older ones are removed, and their keys forgotten.
 const MAX_KEPT: i64 = 10_000;
 
+/// Notifications between two removals of older ones.
+const TRIM_EVERY: i64 = 256;
+
 /// Keeps notifications in the file, each idempotency key once, the newest 10,000 of them.
 #[derive(Debug, Clone)]
 pub struct EmbeddedNotifier {
@@ -85,7 +88,12 @@ fn keep(
     if added == 0 {
         return Ok(());
     }
-    session.execute("UPDATE counter SET notified = notified + 1", [])?;
+    let notified: i64 = session
+        .prepare("UPDATE counter SET notified = notified + 1 RETURNING notified")?
+        .query_row([], |row| row.get(0))?;
+    if notified % TRIM_EVERY != 0 {
+        return Ok(());
+    }
     session.execute(
         "DELETE FROM notifications WHERE place <
          (SELECT place FROM notifications ORDER BY place DESC LIMIT 1 OFFSET ?1)",

@@ -11,7 +11,7 @@ use super::error::Error;
 use super::writer::Session;
 
 /// Expired records removed by one sweep.
-const SWEEP_LIMIT: i64 = 500;
+pub(super) const SWEEP_LIMIT: usize = 1_000;
 
 /// A record that has a value and has not expired at `?now`.
 macro_rules! live {
@@ -196,15 +196,17 @@ pub(super) fn delete(
     Ok(())
 }
 
-/// Removes some of the expired records and tombstones.
-pub(super) fn sweep(connection: &Connection, now: Timestamp) -> rusqlite::Result<()> {
+/// Removes up to [`SWEEP_LIMIT`] expired records and tombstones, and answers how many.
+pub(super) fn sweep(connection: &Connection, now: Timestamp) -> rusqlite::Result<usize> {
     connection
         .prepare_cached(
             "DELETE FROM records WHERE (kind, id) IN
              (SELECT kind, id FROM records WHERE expires_at <= ?1 LIMIT ?2)",
         )?
-        .execute(params![now.unix_micros(), SWEEP_LIMIT])
-        .map(drop)
+        .execute(params![
+            now.unix_micros(),
+            i64::try_from(SWEEP_LIMIT).unwrap_or(i64::MAX)
+        ])
 }
 
 fn etag_of(version: i64) -> ETag {

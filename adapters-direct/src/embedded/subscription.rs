@@ -27,6 +27,9 @@ const MAX_UNFINISHED: usize = 10_000;
 /// Events taken in hand between two trims of the topic.
 const TRIM_EVERY: usize = 4096;
 
+/// How often it looks without being woken: a publisher that gave up waiting wakes nobody.
+const POLL: Duration = Duration::from_secs(1);
+
 /// Pause after the file refused to be read or written.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
@@ -109,20 +112,15 @@ impl Subscriber {
             let published = database.published().notified();
             let pause = match self.step(&*handler, &stop).await {
                 Ok(true) => continue,
-                Ok(false) => self.next_due(),
+                Ok(false) => self.next_due().unwrap_or_else(|| Instant::now() + POLL),
                 Err(error) => {
                     tracing::warn!(%error, group = %self.subscription.group, "subscription waits");
-                    Some(Instant::now() + PAUSE_AFTER_ERROR)
+                    Instant::now() + PAUSE_AFTER_ERROR
                 }
             };
-            let rest = async {
-                match pause {
-                    // Falling due is the time-out of the wait; both ways we look again.
-                    Some(due) => drop(tokio::time::timeout_at(due, published).await),
-                    None => published.await,
-                }
-            };
-            stop.or(rest).await;
+            let until = pause.min(Instant::now() + POLL);
+            // The time-out is the wait's other end; both ways we look again.
+            stop.or(tokio::time::timeout_at(until, published)).await;
         }
     }
 
@@ -148,7 +146,7 @@ impl Subscriber {
         let deliveries: Vec<Delivery> = batch.iter().map(|event| self.delivery(event)).collect();
         let concurrency = self.subscription.concurrency;
         let results = dispatch(handler, &deliveries, concurrency, stop).await;
-        self.settle(batch.into_iter().zip(results), held, position)
+        self.settle(batch.into_iter().zip(results), held, position, stop)
             .await?;
         Ok(true)
     }
@@ -159,6 +157,7 @@ impl Subscriber {
         batch: impl Iterator<Item = (InHand, Dispatched)> + Send,
         held: Vec<InHand>,
         position: i64,
+        stop: &Stop,
     ) -> Result<(), PortError> {
         let redelivery = self.subscription.redelivery;
         let mut unfinished = held;
@@ -198,7 +197,7 @@ impl Subscriber {
             .done
             .retain(|place| self.unfinished.contains_key(place));
         self.since_trim += finished.len();
-        self.store(progress).await?;
+        self.store_until_done(progress, stop).await?;
         for place in finished {
             self.unfinished.remove(&place);
         }
@@ -207,6 +206,21 @@ impl Subscriber {
         }
         self.position = position;
         Ok(())
+    }
+
+    /// Stores progress, however often that fails: answers that are forgotten would be asked for again.
+    async fn store_until_done(&mut self, progress: Progress, stop: &Stop) -> Result<(), PortError> {
+        let mut stop = stop.clone();
+        loop {
+            let Err(error) = self.store(progress.clone()).await else {
+                return Ok(());
+            };
+            tracing::warn!(%error, group = %self.subscription.group, "progress is not stored yet");
+            let pause = tokio::time::sleep(PAUSE_AFTER_ERROR);
+            if stop.or(pause).await.is_none() {
+                return Err(error);
+            }
+        }
     }
 
     async fn store(&mut self, progress: Progress) -> Result<(), PortError> {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
@@ -26,7 +27,7 @@ const LINGER: Duration = Duration::from_millis(2);
 /// Numbers taken from the stored counter at once; unused ones are skipped at the next start.
 const COUNTER_BLOCK: i64 = 1 << 20;
 
-/// Transactions between two sweeps of expired records.
+/// Transactions between two sweeps of expired records, while a sweep finds less than it may remove.
 const SWEEP_EVERY: u64 = 256;
 
 /// How soon a write must be on disk.
@@ -56,23 +57,41 @@ struct Job {
 struct Failure {
     cause: String,
     code: ErrorCode,
-    at_commit: bool,
+    stage: Stage,
+}
+
+/// How far a transaction came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Begin,
+    Writes,
+    Commit,
 }
 
 impl Failure {
-    fn of(error: &rusqlite::Error, at_commit: bool) -> Self {
+    fn of(error: &rusqlite::Error, stage: Stage) -> Self {
         Self {
             cause: error.to_string(),
             code: error.sqlite_error_code().unwrap_or(ErrorCode::Unknown),
-            at_commit,
+            stage,
+        }
+    }
+
+    /// A bug of ours; the transaction is taken back, and the writer lives on.
+    fn of_panic() -> Self {
+        Self {
+            cause: "a write panicked".to_owned(),
+            code: ErrorCode::InternalMalfunction,
+            stage: Stage::Writes,
         }
     }
 
     fn to_error(&self) -> Error {
-        if self.at_commit {
-            Error::Commit(self.cause.clone(), self.code)
-        } else {
-            Error::Batch(self.cause.clone())
+        let cause = self.cause.clone();
+        match self.stage {
+            Stage::Begin => Error::Begin(cause, self.code),
+            Stage::Writes => Error::Batch(cause),
+            Stage::Commit => Error::Commit(cause, self.code),
         }
     }
 }
@@ -101,6 +120,7 @@ impl Writer {
             clock,
             counter: Counter::default(),
             transactions: 0,
+            must_sweep: false,
         };
         let thread = std::thread::Builder::new()
             .name("task-writer".to_owned())
@@ -123,7 +143,7 @@ impl Writer {
         let run = move |session: Result<&mut Session<'_>, &Failure>| {
             let result = session.map_err(Failure::to_error).and_then(job);
             let broken = match &result {
-                Err(Error::Sqlite(error)) => Err(Failure::of(error, false)),
+                Err(Error::Sqlite(error)) => Err(Failure::of(error, Stage::Writes)),
                 _ => Ok(()),
             };
             let reply: Reply = Box::new(move |outcome| {
@@ -164,6 +184,8 @@ struct WriterThread {
     clock: Arc<dyn Clock>,
     counter: Counter,
     transactions: u64,
+    /// The last sweep left expired records behind.
+    must_sweep: bool,
 }
 
 impl WriterThread {
@@ -204,22 +226,25 @@ impl WriterThread {
         ran: &mut Vec<Reply>,
         rest: &mut VecDeque<Job>,
     ) -> Result<(), Failure> {
-        let in_transaction = |error: rusqlite::Error| Failure::of(&error, false);
-        execute(&self.connection, "BEGIN IMMEDIATE").map_err(in_transaction)?;
+        let in_transaction = |error: rusqlite::Error| Failure::of(&error, Stage::Writes);
+        execute(&self.connection, "BEGIN IMMEDIATE")
+            .map_err(|error| Failure::of(&error, Stage::Begin))?;
         let mut session = Session {
             connection: &self.connection,
             counter: &mut self.counter,
         };
         while let Some(job) = rest.pop_front() {
-            let (reply, result) = (job.run)(Ok(&mut session));
+            let run = AssertUnwindSafe(|| (job.run)(Ok(&mut session)));
+            let (reply, result) = catch_unwind(run).map_err(|_| Failure::of_panic())?;
             ran.push(reply);
             result?;
         }
         self.transactions += 1;
-        if self.transactions.is_multiple_of(SWEEP_EVERY) {
-            records::sweep(&self.connection, self.clock.now()).map_err(in_transaction)?;
+        if self.must_sweep || self.transactions.is_multiple_of(SWEEP_EVERY) {
+            let swept = records::sweep(&self.connection, self.clock.now());
+            self.must_sweep = swept.map_err(in_transaction)? == records::SWEEP_LIMIT;
         }
-        execute(&self.connection, "COMMIT").map_err(|error| Failure::of(&error, true))
+        execute(&self.connection, "COMMIT").map_err(|error| Failure::of(&error, Stage::Commit))
     }
 }
 
