@@ -14,6 +14,17 @@ pub(crate) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
+/// Says whether the same probe came out alike in every round: within a factor of two.
+pub(crate) fn is_steady(values: impl IntoIterator<Item = f64>) -> bool {
+    const FACTOR: f64 = 2.0;
+    let (least, most) = values
+        .into_iter()
+        .fold((f64::INFINITY, 0.0_f64), |(least, most), value| {
+            (least.min(value), most.max(value))
+        });
+    most <= FACTOR * least
+}
+
 /// The value below which `percent` of sorted values lie, in milliseconds; zero of nothing.
 pub(crate) fn percentile_ms(sorted: &[Duration], percent: usize) -> f64 {
     let index = (sorted.len() * percent / 100).min(sorted.len().saturating_sub(1));

@@ -9,7 +9,9 @@
 //!
 //! A time or a rate of a shared machine is worth nothing alone. What is measured here is compared with
 //! a probe of the same machine in the same minute: the disk's own sync, or an axum server that does
-//! nothing. Subject and probe take turns, and the median of the rounds counts. A missed target is
+//! nothing. Subject and probe take turns, and the median of the rounds counts.
+//! A disturbance slows a probe as well, so of its turns around a subject the better one counts; where
+//! the probes differ too much between rounds, the row is `unsteady` instead of good or bad. A missed target is
 //! reported and does not fail the run; a server that does not start, or answers wrongly, does.
 //!
 //! Data lies in the system's temporary directory (`TMPDIR`), on whose file system the result depends.
@@ -56,6 +58,9 @@ fn main() -> ExitCode {
         return noop::serve(workers);
     }
     let options = Options::parse(&arguments);
+    // Built and on disk before anything is measured: a compiler's files slow down every sync.
+    let _ = task_tests::process::program();
+    probe::flush_all();
     let mut report = Report::begin(&options);
     for (number, run) in BENCHES {
         if !options.selects(number) {

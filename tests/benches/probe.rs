@@ -3,6 +3,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::figures::{median, ms, per_second};
@@ -12,6 +13,12 @@ const BLOCK: usize = 4096;
 
 /// Blocks of the file, which is written before it is measured: overwriting changes no metadata.
 const BLOCKS: usize = 4096;
+
+/// Waits until the disk holds what others have written so far, where the system can do that.
+pub(crate) fn flush_all() {
+    // Without it the first turns of the probe are slower, which the report shows.
+    let _ = Command::new("sync").status();
+}
 
 /// A preallocated file beside the data directory, written block by block.
 #[derive(Debug)]

@@ -20,6 +20,8 @@ pub(crate) enum Verdict {
     Pass,
     /// Not yet.
     Miss,
+    /// The probes moved too much for a verdict: something else used the machine.
+    Unsteady,
     /// There is no target.
     Shown,
 }
@@ -34,11 +36,17 @@ impl Verdict {
         }
     }
 
+    /// The same if the probes were steady.
+    pub(crate) fn if_steady(self, is_steady: bool) -> Self {
+        if is_steady { self } else { Self::Unsteady }
+    }
+
     fn as_str(self) -> &'static str {
         match self {
             Self::Stretch => "stretch",
             Self::Pass => "pass",
             Self::Miss => "MISS",
+            Self::Unsteady => "unsteady",
             Self::Shown => "–",
         }
     }
@@ -154,9 +162,9 @@ impl Report {
         let mut lines: Vec<[String; 6]> = std::iter::once(head).chain(rows).collect();
         let widths: [usize; 6] = std::array::from_fn(|column| {
             let width = |line: &[String; 6]| line[column].chars().count();
-            lines.iter().map(width).max().unwrap_or(0)
+            lines.iter().map(width).max().unwrap_or(0).max(3)
         });
-        lines.insert(1, widths.map(|width| "-".repeat(width.max(3))));
+        lines.insert(1, widths.map(|width| "-".repeat(width)));
         println!();
         for line in lines {
             let cells = line.iter().zip(widths);
@@ -206,6 +214,7 @@ impl Row {
                 Verdict::Stretch => "stretch",
                 Verdict::Pass => "pass",
                 Verdict::Miss => "miss",
+                Verdict::Unsteady => "unsteady",
                 Verdict::Shown => "shown",
             },
             "notes": self.notes,

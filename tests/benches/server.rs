@@ -47,7 +47,9 @@ impl Server {
     fn start(command: &mut Command) -> BenchResult<Self> {
         command.stdin(Stdio::null()).stdout(Stdio::piped());
         let begin = Instant::now();
-        let mut child = command.spawn()?;
+        let mut child = command
+            .spawn()
+            .map_err(|error| format!("{:?} cannot be started: {error}", command.get_program()))?;
         let address = child.stdout.take().map(announced);
         // Held from here on, so that it is killed if it does not get ready.
         let mut server = Self {
@@ -83,6 +85,11 @@ impl Server {
     /// Waits until it does nothing any more; answers how long it went on working.
     pub(crate) fn settle(&self) -> BenchResult<Duration> {
         Ok(proc::settle(self.child.id())?)
+    }
+
+    /// Processor time that it has used so far.
+    pub(crate) fn processor_time(&self) -> BenchResult<Duration> {
+        Ok(proc::processor_time(self.child.id())?)
     }
 
     /// Its memory now.

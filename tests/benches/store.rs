@@ -37,9 +37,10 @@ pub(crate) fn create_rate(options: &Options) -> BenchResult<Row> {
         .build()?;
     let mut rounds = Vec::new();
     for _ in 0..=options.rounds() {
-        let synced = probe.rate(options.probe_time())?;
+        let before = probe.rate(options.probe_time())?;
         let created = runtime.block_on(create(&service, Instant::now() + options.load_time()))?;
-        rounds.push((synced, created));
+        let after = probe.rate(options.probe_time())?;
+        rounds.push((before.max(after), created));
     }
     rounds.remove(0);
     let created = median(rounds.iter().map(|round| round.1));
