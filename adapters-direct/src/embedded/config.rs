@@ -1,6 +1,6 @@
 //! Where the embedded backend keeps its file.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Configuration of the embedded backend.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,11 +28,5 @@ impl EmbeddedConfig {
     /// The file whose lock says who owns the directory.
     pub(super) fn lock_file(&self) -> PathBuf {
         self.directory.join("tasks.lock")
-    }
-}
-
-impl AsRef<Path> for EmbeddedConfig {
-    fn as_ref(&self) -> &Path {
-        &self.directory
     }
 }

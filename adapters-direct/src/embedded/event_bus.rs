@@ -23,7 +23,6 @@ use super::writer::Urgency;
 #[derive(Debug, Clone)]
 pub struct EmbeddedEventBus {
     database: Arc<Database>,
-    subscribed: Subscribed,
 }
 
 /// The groups with a running subscription.
@@ -31,11 +30,7 @@ pub(super) type Subscribed = Arc<Mutex<HashSet<(Topic, Group)>>>;
 
 impl EmbeddedEventBus {
     pub(super) fn new(database: Arc<Database>) -> Self {
-        let subscribed = Arc::clone(database.subscribed());
-        Self {
-            database,
-            subscribed,
-        }
+        Self { database }
     }
 }
 
@@ -66,7 +61,7 @@ impl EventBus for EmbeddedEventBus {
         subscription: Subscription,
         handler: Arc<dyn EventHandler>,
     ) -> Result<Background, PortError> {
-        let place = Place::take(&self.subscribed, &subscription)?;
+        let place = Place::take(self.database.subscribed(), &subscription)?;
         let subscriber = Subscriber::join(Arc::clone(&self.database), subscription, place).await?;
         Ok(Background::spawn("embedded subscription", |stop| {
             subscriber.run(handler, stop)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use task_core::ports::{
-    CapabilitySet, Commit, DeleteOptions, ETag, ErrorKind, Key, Kind, Page, PendingEvent,
-    PendingId, PortError, PutOptions, StateCapability, StateStore, Stored,
+    CapabilitySet, Commit, DeleteOptions, ETag, Key, Kind, Page, PendingEvent, PendingId,
+    PortError, PutOptions, StateCapability, StateStore, Stored,
 };
 
 use super::database::Database;
@@ -95,7 +95,7 @@ impl StateStore for EmbeddedStateStore {
         after: Option<PendingId>,
         limit: usize,
     ) -> Result<Vec<PendingEvent>, PortError> {
-        let after = after.map_or(Ok(0), |id| place_of(&id, "pending"))?;
+        let after = after.map_or(Ok(0), |id| id.as_number(BACKEND, "pending"))?;
         self.database
             .read("pending", move |connection| {
                 events::pending(connection, after, limit)
@@ -106,7 +106,7 @@ impl StateStore for EmbeddedStateStore {
     async fn settle(&self, events: &[PendingId]) -> Result<(), PortError> {
         let places = events
             .iter()
-            .map(|id| place_of(id, "settle"))
+            .map(|id| id.as_number(BACKEND, "settle"))
             .collect::<Result<Vec<_>, _>>()?;
         self.database
             .write("settle", Urgency::Background, move |session| {
@@ -133,12 +133,4 @@ impl StateStore for EmbeddedStateStore {
     async fn check(&self) -> Result<(), PortError> {
         self.database.check().await
     }
-}
-
-fn place_of(id: &PendingId, operation: &'static str) -> Result<i64, PortError> {
-    id.as_str().parse().map_err(|error| {
-        PortError::new(ErrorKind::Invalid, BACKEND, operation)
-            .context(format!("{:?} is not a place of this outbox", id.as_str()))
-            .caused_by(Box::<dyn std::error::Error + Send + Sync>::from(error))
-    })
 }

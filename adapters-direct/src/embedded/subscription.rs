@@ -112,13 +112,14 @@ impl Subscriber {
             let published = database.published().notified();
             let pause = match self.step(&*handler, &stop).await {
                 Ok(true) => continue,
-                Ok(false) => self.next_due().unwrap_or_else(|| Instant::now() + POLL),
+                Ok(false) => self.next_due(),
                 Err(error) => {
                     tracing::warn!(%error, group = %self.subscription.group, "subscription waits");
-                    Instant::now() + PAUSE_AFTER_ERROR
+                    Some(Instant::now() + PAUSE_AFTER_ERROR)
                 }
             };
-            let until = pause.min(Instant::now() + POLL);
+            let poll = Instant::now() + POLL;
+            let until = pause.map_or(poll, |due| due.min(poll));
             // The time-out is the wait's other end; both ways we look again.
             stop.or(tokio::time::timeout_at(until, published)).await;
         }

@@ -293,7 +293,7 @@ impl StateStore for MemoryStateStore {
         limit: usize,
     ) -> Result<Vec<PendingEvent>, PortError> {
         self.require(StateCapability::Outbox, "pending")?;
-        let after = after.map_or(Ok(0), |id| place_of(&id, "pending"))?;
+        let after = after.map_or(Ok(0), |id| id.as_number(BACKEND, "pending"))?;
         let state = lock(&self.state);
         let later = state
             .outbox
@@ -309,7 +309,7 @@ impl StateStore for MemoryStateStore {
         self.require(StateCapability::Outbox, "settle")?;
         let mut state = lock(&self.state);
         for id in events {
-            state.outbox.remove(&place_of(id, "settle")?);
+            state.outbox.remove(&id.as_number(BACKEND, "settle")?);
         }
         Ok(())
     }
@@ -345,12 +345,4 @@ impl StateStore for MemoryStateStore {
     async fn check(&self) -> Result<(), PortError> {
         Ok(())
     }
-}
-
-fn place_of(id: &PendingId, operation: &'static str) -> Result<u64, PortError> {
-    id.as_str().parse().map_err(|error| {
-        PortError::new(ErrorKind::Invalid, BACKEND, operation)
-            .context(format!("{:?} is not a place of this outbox", id.as_str()))
-            .caused_by(Box::<dyn std::error::Error + Send + Sync>::from(error))
-    })
 }

@@ -273,6 +273,25 @@ impl PendingId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The place as a number, for backends that number their outbox.
+    ///
+    /// # Errors
+    /// `Invalid` for a place that this backend did not give.
+    pub fn as_number<N>(
+        &self,
+        backend: &'static str,
+        operation: &'static str,
+    ) -> Result<N, PortError>
+    where
+        N: std::str::FromStr<Err: std::error::Error + Send + Sync + 'static>,
+    {
+        self.0.parse().map_err(|error: N::Err| {
+            PortError::new(ErrorKind::Invalid, backend, operation)
+                .context(format!("{:?} is not a place of this outbox", self.as_str()))
+                .caused_by(error)
+        })
+    }
 }
 
 /// An event that was committed with a record and is not yet known to be published.
