@@ -104,7 +104,7 @@ pub struct App {
     gate: Arc<Gate>,
     api: Arc<TaskApi>,
     place: String,
-    relay: Background,
+    relay: Option<Background>,
     subscription: Background,
     shutdown_timeout: Duration,
 }
@@ -144,7 +144,8 @@ impl App {
             ..Subscription::new(Topic::new(TASK_EVENTS_TOPIC), group)
         };
         let subscription = bus.subscribe(subscription, Arc::new(handler)).await?;
-        let relay = Relay::new(outbox, Arc::clone(&bus)).start();
+        let needs_relay = outbox.needs_relay();
+        let relay = needs_relay.then(|| Relay::new(outbox, Arc::clone(&bus)).start());
 
         let api = Arc::new(TaskApi {
             service: Arc::new(service),
@@ -194,7 +195,9 @@ impl App {
         };
         let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
         tokio::join!(not_ready, serving);
-        self.relay.stop().await;
+        if let Some(relay) = self.relay {
+            relay.stop().await;
+        }
         let finishing = self.subscription.stop();
         if timeout(self.shutdown_timeout, finishing).await.is_err() {
             tracing::warn!("a notification was cut off; it is sent again at the next start");

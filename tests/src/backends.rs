@@ -15,7 +15,7 @@ use crate::conformance::event_bus::EventBusBackend;
 use crate::conformance::notifier::NotifierBackend;
 use crate::conformance::state_store::StateStoreBackend;
 
-pub use embedded::EmbeddedBackends;
+pub use embedded::{EmbeddedBackends, PublishingBackends};
 pub use http::HttpNotifiers;
 pub use memory::{MemoryEventBuses, MemoryNotifiers, MemoryStateStores};
 
@@ -98,7 +98,7 @@ pub const TABLE: &[Row] = &[
     Row {
         name: "embedded",
         state_store: Some(StateStoreRow {
-            declares: StateCapability::ALL,
+            declares: embedded::DECLARED_STATE,
             fresh: || EmbeddedBackends::fresh(),
         }),
         event_bus: Some(EventBusRow {
@@ -113,6 +113,16 @@ pub const TABLE: &[Row] = &[
             receiver: Receiver::AcceptsAll,
             fresh: || EmbeddedBackends::fresh(),
         }),
+    },
+    // The same file, as the embedded service uses it: a commit is a publication.
+    Row {
+        name: "embedded_publishing",
+        state_store: Some(StateStoreRow {
+            declares: embedded::DECLARED_PUBLISHING,
+            fresh: || PublishingBackends::fresh(),
+        }),
+        event_bus: None,
+        notifier: None,
     },
     Row {
         name: "http",

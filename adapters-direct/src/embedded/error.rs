@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use rusqlite::ErrorCode;
-use task_core::ports::{ErrorKind, PortError};
+use task_core::ports::{ErrorKind, Guard, PortError};
 
 pub(super) const BACKEND: &str = "embedded";
 
@@ -60,6 +60,8 @@ fn reason(source: &(dyn std::error::Error + Send + Sync + 'static)) -> &'static 
 pub(super) enum Error {
     /// The condition of a write does not hold; nothing was changed.
     Conflict(String),
+    /// A guard of a commit does not hold; nothing was changed.
+    Denied(Guard),
     /// SQLite refused.
     Sqlite(rusqlite::Error),
     /// The transaction did not begin.
@@ -84,6 +86,7 @@ impl Error {
         let new = |kind| PortError::new(kind, BACKEND, operation);
         match self {
             Self::Conflict(context) => new(ErrorKind::Conflict).context(context),
+            Self::Denied(guard) => guard.refusal(BACKEND),
             Self::Sqlite(error) => {
                 let (kind, context) = meaning(&error);
                 new(kind).context(context).caused_by(error)

@@ -10,6 +10,9 @@ use super::writer::Session;
 /// Events of a topic that stay after every group is past them, for groups that begin later.
 const RETAINED: i64 = 10_000;
 
+/// Pending events read at once.
+const PAGE: usize = 256;
+
 /// A published event at its place in its topic.
 #[derive(Debug, Clone)]
 pub(super) struct PlacedEvent {
@@ -76,6 +79,24 @@ pub(super) fn publish(session: &mut Session<'_>, event: &Event) -> Result<(), Er
         params![event.topic.as_str(), place, &*event.key, &*event.payload],
     )?;
     Ok(())
+}
+
+pub(super) fn publish_all(session: &mut Session<'_>, events: &[Event]) -> Result<(), Error> {
+    events.iter().try_for_each(|event| publish(session, event))
+}
+
+/// Publishes everything in the outbox and empties it.
+pub(super) fn publish_pending(session: &mut Session<'_>) -> Result<(), Error> {
+    loop {
+        let page = pending(session.connection(), 0, PAGE)?;
+        if page.is_empty() {
+            return Ok(());
+        }
+        for PendingEvent { id, event } in page {
+            publish(session, &event)?;
+            session.execute("DELETE FROM outbox WHERE place = ?1", [id.as_str()])?;
+        }
+    }
 }
 
 /// Fixes where a group begins, unless it has a position already; answers the position.

@@ -39,7 +39,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use task_core::ports::Clock;
+use task_core::ports::{Clock, PortError};
 
 pub use config::EmbeddedConfig;
 pub use error::OpenError;
@@ -86,10 +86,21 @@ impl Embedded {
         })
     }
 
-    /// The state store in this file.
+    /// The state store in this file, whose events wait in its outbox for a relay to any bus.
     #[must_use]
     pub fn state_store(&self) -> EmbeddedStateStore {
-        EmbeddedStateStore::new(Arc::clone(&self.database))
+        EmbeddedStateStore::with_outbox(Arc::clone(&self.database))
+    }
+
+    /// The state store in this file, whose events are on [`event_bus`](Self::event_bus) with the commit.
+    ///
+    /// It saves each event its second transaction. What an outbox in this file still holds is published
+    /// first; no relay must run beside it.
+    ///
+    /// # Errors
+    /// As the file.
+    pub async fn publishing_state_store(&self) -> Result<EmbeddedStateStore, PortError> {
+        EmbeddedStateStore::publishing(Arc::clone(&self.database)).await
     }
 
     /// The event bus in this file.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use task_core::domain::Timestamp;
 use task_core::ports::{
-    DeleteMode, DeleteOptions, ETag, Key, Kind, Page, PutOptions, Stored, Write, WriteMode,
+    DeleteMode, DeleteOptions, ETag, Guard, Key, Kind, Page, PutOptions, Stored, Write, WriteMode,
 };
 
 use super::error::Error;
@@ -82,14 +82,44 @@ fn stored(row: &Row<'_>) -> rusqlite::Result<Stored> {
     })
 }
 
-pub(super) fn write(session: &mut Session<'_>, write: &Write, now: Timestamp) -> Result<(), Error> {
+/// Refuses a commit whose guards do not hold.
+pub(super) fn check(session: &Session<'_>, guards: &[Guard], now: Timestamp) -> Result<(), Error> {
+    for guard in guards {
+        let found = get(session.connection(), &guard.key, now)?.map(|stored| stored.value);
+        if !guard.expect.accepts(found.as_deref()) {
+            return Err(Error::Denied(guard.clone()));
+        }
+    }
+    Ok(())
+}
+
+/// Applies all writes or none, and answers the version that each gave its key.
+pub(super) fn write_all(
+    session: &mut Session<'_>,
+    writes: &[Write],
+    now: Timestamp,
+) -> Result<Vec<Option<ETag>>, Error> {
+    match writes {
+        [] => Ok(Vec::new()),
+        // A single write that is refused has changed nothing that would need undoing.
+        [one] => Ok(vec![write(session, one, now)?]),
+        writes => session.all_or_nothing(|session| {
+            writes
+                .iter()
+                .map(|one| write(session, one, now))
+                .collect::<Result<_, _>>()
+        }),
+    }
+}
+
+fn write(session: &mut Session<'_>, write: &Write, now: Timestamp) -> Result<Option<ETag>, Error> {
     match write {
         Write::Put {
             key,
             value,
             options,
-        } => put(session, key, value, options, now).map(drop),
-        Write::Delete { key, options } => delete(session, key, options, now),
+        } => put(session, key, value, options, now).map(Some),
+        Write::Delete { key, options } => delete(session, key, options, now).map(|()| None),
     }
 }
 
@@ -100,11 +130,18 @@ pub(super) fn put(
     options: &PutOptions,
     now: Timestamp,
 ) -> Result<ETag, Error> {
+    if options.mode == WriteMode::Raise
+        && let Some(stored) = get(session.connection(), key, now)?
+        && stored.value.as_ref() >= value
+    {
+        return Ok(stored.etag);
+    }
     let version = session.next()?;
     let expires_at = options.ttl.map(|ttl| now.saturating_add(ttl).unix_micros());
     let (kind, id) = (key.kind.as_str(), &*key.id);
     let changed = match &options.mode {
-        WriteMode::Overwrite => session.execute(
+        // Nobody else writes between the comparison above and this.
+        WriteMode::Overwrite | WriteMode::Raise => session.execute(
             "INSERT OR REPLACE INTO records (kind, id, value, version, expires_at)
              VALUES (?1, ?2, ?3, ?4, ?5)",
             params![kind, id, value, version, expires_at],
@@ -150,6 +187,13 @@ pub(super) fn delete(
     let matched = match &options.mode {
         DeleteMode::Any => None,
         DeleteMode::Match(etag) => Some(version_of(etag)),
+        DeleteMode::AtMost(most) => {
+            let found = get(session.connection(), key, now)?;
+            if found.is_some_and(|stored| stored.value > *most) {
+                return Ok(());
+            }
+            None
+        }
     };
     let changed = match (matched, options.tombstone) {
         (None, None) => session.execute(

@@ -14,22 +14,77 @@ use super::error::BACKEND;
 use super::writer::Urgency;
 use super::{events, records};
 
-/// A [`StateStore`] in one SQLite file, with every capability. A write is answered once it is on disk.
+const WITH_OUTBOX: CapabilitySet<StateCapability> = CapabilitySet::of(&[
+    StateCapability::ConditionalWrites,
+    StateCapability::UniqueVersions,
+    StateCapability::Ttl,
+    StateCapability::Tombstones,
+    StateCapability::Transactions,
+    StateCapability::Outbox,
+    StateCapability::Guards,
+    StateCapability::Scan,
+    StateCapability::Durable,
+]);
+
+const PUBLISHING: CapabilitySet<StateCapability> = CapabilitySet::of(&[
+    StateCapability::ConditionalWrites,
+    StateCapability::UniqueVersions,
+    StateCapability::Ttl,
+    StateCapability::Tombstones,
+    StateCapability::Transactions,
+    StateCapability::Publishes,
+    StateCapability::Guards,
+    StateCapability::Scan,
+    StateCapability::Durable,
+]);
+
+/// A [`StateStore`] in one SQLite file, with every capability but one of two: its events wait for a relay, or
+/// are published with the commit. A write is answered once it is on disk.
 #[derive(Debug, Clone)]
 pub struct EmbeddedStateStore {
     database: Arc<Database>,
+    events: Events,
+}
+
+/// Where the events of a commit go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Events {
+    /// Into the outbox, for a relay to whichever bus.
+    Pending,
+    /// Onto the bus in the same file.
+    Published,
 }
 
 impl EmbeddedStateStore {
-    pub(super) fn new(database: Arc<Database>) -> Self {
-        Self { database }
+    pub(super) fn with_outbox(database: Arc<Database>) -> Self {
+        let events = Events::Pending;
+        Self { database, events }
+    }
+
+    /// A store that publishes, after it has published what an outbox in this file still holds.
+    pub(super) async fn publishing(database: Arc<Database>) -> Result<Self, PortError> {
+        let move_pending = events::publish_pending;
+        database
+            .write("open", Urgency::Request, move_pending)
+            .await?;
+        database.published().notify_waiters();
+        let events = Events::Published;
+        Ok(Self { database, events })
+    }
+
+    fn require_outbox(&self, operation: &'static str) -> Result<(), PortError> {
+        self.capabilities()
+            .require(StateCapability::Outbox, BACKEND, operation)
     }
 }
 
 #[async_trait]
 impl StateStore for EmbeddedStateStore {
     fn capabilities(&self) -> CapabilitySet<StateCapability> {
-        CapabilitySet::of(StateCapability::ALL)
+        match self.events {
+            Events::Pending => WITH_OUTBOX,
+            Events::Published => PUBLISHING,
+        }
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Stored>, PortError> {
@@ -70,24 +125,26 @@ impl StateStore for EmbeddedStateStore {
             .await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), PortError> {
+    async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError> {
         commit.check(self.capabilities(), BACKEND)?;
-        let now = self.database.clock().now();
-        self.database
+        let (now, events) = (self.database.clock().now(), self.events);
+        let publishes = events == Events::Published && !commit.events.is_empty();
+        let etags = self
+            .database
             .write("commit", Urgency::Request, move |session| {
-                match commit.writes.as_slice() {
-                    // A single write that is refused has changed nothing that would need undoing.
-                    [] => {}
-                    [write] => records::write(session, write, now)?,
-                    writes => session.all_or_nothing(|session| {
-                        writes
-                            .iter()
-                            .try_for_each(|write| records::write(session, write, now))
-                    })?,
+                records::check(session, &commit.guards, now)?;
+                let etags = records::write_all(session, &commit.writes, now)?;
+                match events {
+                    Events::Pending => events::record_pending(session, &commit.events)?,
+                    Events::Published => events::publish_all(session, &commit.events)?,
                 }
-                events::record_pending(session, &commit.events)
+                Ok(etags)
             })
-            .await
+            .await?;
+        if publishes {
+            self.database.published().notify_waiters();
+        }
+        Ok(etags)
     }
 
     async fn pending(
@@ -95,6 +152,7 @@ impl StateStore for EmbeddedStateStore {
         after: Option<PendingId>,
         limit: usize,
     ) -> Result<Vec<PendingEvent>, PortError> {
+        self.require_outbox("pending")?;
         let after = after.map_or(Ok(0), |id| id.as_number(BACKEND, "pending"))?;
         self.database
             .read("pending", move |connection| {
@@ -104,6 +162,7 @@ impl StateStore for EmbeddedStateStore {
     }
 
     async fn settle(&self, events: &[PendingId]) -> Result<(), PortError> {
+        self.require_outbox("settle")?;
         let places = events
             .iter()
             .map(|id| id.as_number(BACKEND, "settle"))

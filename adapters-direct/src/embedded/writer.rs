@@ -291,6 +291,11 @@ pub(super) struct Session<'a> {
 }
 
 impl Session<'_> {
+    /// The connection, to read what this transaction has written so far.
+    pub(super) fn connection(&self) -> &Connection {
+        self.connection
+    }
+
     /// A prepared statement.
     pub(super) fn prepare(&self, sql: &str) -> rusqlite::Result<CachedStatement<'_>> {
         self.connection.prepare_cached(sql)

@@ -30,9 +30,16 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
     let (notifier, inbox) = notifier(config, &embedded)?;
+    // Events stay in this file, so that a commit can publish them and needs no relay.
+    let store = embedded.publishing_state_store().await;
+    let store = store.map_err(|error| StartError::Backend {
+        name: BACKEND,
+        advice: "free some space, or choose another --data-dir",
+        source: Box::new(error),
+    })?;
     Ok(Backend {
         store: Arc::new(GuardedStateStore::new(
-            Arc::new(embedded.state_store()),
+            Arc::new(store),
             BACKEND,
             policy(FILE_TIMEOUT),
         )),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::ports::{Commit, PortError, StateCapability, StateStore};
+use crate::ports::{Commit, ETag, PortError, StateCapability, StateStore};
 
 /// Commits a change with its events and wakes the relay.
 ///
-/// It needs a store with the capability `outbox`, where both are one atomic step.
+/// It needs a store where both are one atomic step: with the capability `outbox`, whose events a
+/// [`Relay`](super::Relay) publishes, or with `publishes`, which does so itself.
 #[derive(Debug)]
 pub struct Outbox {
     store: Arc<dyn StateStore>,
@@ -19,11 +20,12 @@ impl Outbox {
     /// An outbox in a store.
     ///
     /// # Errors
-    /// `Unsupported` when the store cannot keep pending events.
+    /// `Unsupported` when the store can neither keep nor publish events.
     pub fn new(store: Arc<dyn StateStore>) -> Result<Self, PortError> {
-        store
-            .capabilities()
-            .require(StateCapability::Outbox, "outbox", "open")?;
+        let capabilities = store.capabilities();
+        if !capabilities.has(StateCapability::Publishes) {
+            capabilities.require(StateCapability::Outbox, "outbox", "open")?;
+        }
         Ok(Self {
             store,
             committed: Notify::new(),
@@ -40,7 +42,7 @@ impl Outbox {
     ///
     /// # Errors
     /// As [`StateStore::commit`].
-    pub async fn commit(&self, commit: Commit) -> Result<(), PortError> {
+    pub async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError> {
         let has_events = !commit.events.is_empty();
         let result = self.store.commit(commit).await;
         // A failed commit may have taken effect: then its event is pending, too.
@@ -48,6 +50,13 @@ impl Outbox {
             self.committed.notify_one();
         }
         result
+    }
+
+    /// Says whether a relay has to publish what is committed here.
+    #[must_use]
+    pub fn needs_relay(&self) -> bool {
+        let capabilities = self.store.capabilities();
+        capabilities.has(StateCapability::Outbox)
     }
 
     /// Waits until something was committed since the last call returned.

@@ -253,7 +253,7 @@ impl TaskService {
         };
         let event = TaskEvent::of(&record.task, event_type);
         let commit = Commit::of(put).event(task_event(&event, revision));
-        self.outbox.commit(commit).await
+        self.outbox.commit(commit).await.map(drop)
     }
 
     async fn load(&self, id: &TaskId) -> Result<(TaskRecord, ETag), TaskError> {

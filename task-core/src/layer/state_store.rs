@@ -78,7 +78,7 @@ impl StateStore for GuardedStateStore {
         .await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), PortError> {
+    async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError> {
         self.call(CallKind::Write, "commit", || {
             self.inner.commit(commit.clone())
         })
@@ -202,7 +202,7 @@ mod tests {
         let errors = [
             store.put(&key(), "a".into(), matching()).await.map(drop),
             store.delete(&key(), DeleteOptions::default()).await,
-            store.commit(commit()).await,
+            store.commit(commit()).await.map(drop),
         ];
         for error in errors {
             assert_eq!(error.expect_err("unknown").outcome(), Outcome::Unknown);

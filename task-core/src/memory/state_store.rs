@@ -11,9 +11,9 @@ use bytes::Bytes;
 use super::lock;
 use crate::domain::Timestamp;
 use crate::ports::{
-    CapabilitySet, Clock, Commit, DeleteMode, DeleteOptions, ETag, ErrorKind, Event, Key, Kind,
-    Page, PendingEvent, PendingId, PortError, PutOptions, StateCapability, StateStore, Stored,
-    Write, WriteMode,
+    CapabilitySet, Clock, Commit, DeleteMode, DeleteOptions, ETag, ErrorKind, Event, Guard, Key,
+    Kind, Page, PendingEvent, PendingId, PortError, PutOptions, StateCapability, StateStore,
+    Stored, Write, WriteMode,
 };
 
 const BACKEND: &str = "memory";
@@ -64,10 +64,12 @@ impl MemoryStateStore {
     /// Everything but durability.
     const CAPABILITIES: CapabilitySet<StateCapability> = CapabilitySet::of(&[
         StateCapability::ConditionalWrites,
+        StateCapability::UniqueVersions,
         StateCapability::Ttl,
         StateCapability::Tombstones,
         StateCapability::Transactions,
         StateCapability::Outbox,
+        StateCapability::Guards,
         StateCapability::Scan,
     ]);
 
@@ -96,30 +98,6 @@ impl MemoryStateStore {
         operation: &'static str,
     ) -> Result<(), PortError> {
         self.capabilities.require(capability, BACKEND, operation)
-    }
-
-    fn check_put(&self, options: &PutOptions, operation: &'static str) -> Result<(), PortError> {
-        if options.mode != WriteMode::Overwrite {
-            self.require(StateCapability::ConditionalWrites, operation)?;
-        }
-        if options.ttl.is_some() {
-            self.require(StateCapability::Ttl, operation)?;
-        }
-        Ok(())
-    }
-
-    fn check_delete(
-        &self,
-        options: &DeleteOptions,
-        operation: &'static str,
-    ) -> Result<(), PortError> {
-        if options.mode != DeleteMode::Any {
-            self.require(StateCapability::ConditionalWrites, operation)?;
-        }
-        if options.tombstone.is_some() {
-            self.require(StateCapability::Tombstones, operation)?;
-        }
-        Ok(())
     }
 }
 
@@ -168,6 +146,13 @@ impl State {
                     return Err(conflict("has another version"));
                 }
             }
+            WriteMode::Raise => {
+                if let Some(stored) = self.value(key, now)
+                    && stored.value >= value
+                {
+                    return Ok(stored.etag);
+                }
+            }
         }
         let version = self.next();
         let entry = Entry {
@@ -190,11 +175,19 @@ impl State {
         now: Timestamp,
     ) -> Result<(), PortError> {
         let current = self.value(key, now);
-        if let DeleteMode::Match(etag) = &options.mode
-            && current.as_ref().is_none_or(|stored| stored.etag != *etag)
-        {
-            return Err(PortError::new(ErrorKind::Conflict, BACKEND, "delete")
-                .context(format!("{key}: has another version")));
+        match &options.mode {
+            DeleteMode::Match(etag)
+                if current.as_ref().is_none_or(|stored| stored.etag != *etag) =>
+            {
+                return Err(PortError::new(ErrorKind::Conflict, BACKEND, "delete")
+                    .context(format!("{key}: has another version")));
+            }
+            DeleteMode::AtMost(most)
+                if current.as_ref().is_some_and(|stored| stored.value > *most) =>
+            {
+                return Ok(());
+            }
+            DeleteMode::Any | DeleteMode::Match(_) | DeleteMode::AtMost(_) => {}
         }
         match options.tombstone {
             Some(keep) => self.bury(key, keep, now),
@@ -216,29 +209,44 @@ impl State {
     }
 
     /// Applies all writes, or restores what the first of them replaced.
-    fn apply(&mut self, writes: &[Write], now: Timestamp) -> Result<(), PortError> {
+    fn apply(&mut self, writes: &[Write], now: Timestamp) -> Result<Vec<Option<ETag>>, PortError> {
         let mut before = Vec::with_capacity(writes.len());
+        let mut etags = Vec::with_capacity(writes.len());
         for write in writes {
             before.push((write.key(), self.entries.get(write.key()).cloned()));
-            let result = match write {
-                Write::Put {
-                    key,
-                    value,
-                    options,
-                } => self.put(key, value.clone(), options, now).map(drop),
-                Write::Delete { key, options } => self.delete(key, options, now),
-            };
-            if let Err(error) = result {
-                for (key, entry) in before.into_iter().rev() {
-                    match entry {
-                        Some(entry) => self.entries.insert(key.clone(), entry),
-                        None => self.entries.remove(key),
-                    };
+            match self.write(write, now) {
+                Ok(etag) => etags.push(etag),
+                Err(error) => {
+                    for (key, entry) in before.into_iter().rev() {
+                        match entry {
+                            Some(entry) => self.entries.insert(key.clone(), entry),
+                            None => self.entries.remove(key),
+                        };
+                    }
+                    return Err(error);
                 }
-                return Err(error);
             }
         }
-        Ok(())
+        Ok(etags)
+    }
+
+    fn write(&mut self, write: &Write, now: Timestamp) -> Result<Option<ETag>, PortError> {
+        match write {
+            Write::Put {
+                key,
+                value,
+                options,
+            } => self.put(key, value.clone(), options, now).map(Some),
+            Write::Delete { key, options } => self.delete(key, options, now).map(|()| None),
+        }
+    }
+
+    fn check_guard(&self, guard: &Guard, now: Timestamp) -> Result<(), PortError> {
+        let found = self.value(&guard.key, now).map(|stored| stored.value);
+        if guard.expect.accepts(found.as_deref()) {
+            return Ok(());
+        }
+        Err(guard.refusal(BACKEND))
     }
 }
 
@@ -260,31 +268,29 @@ impl StateStore for MemoryStateStore {
 
     async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
         key.check_limits(&value, BACKEND, "put")?;
-        self.check_put(&options, "put")?;
+        options.check(self.capabilities, BACKEND, "put")?;
         lock(&self.state).put(key, value, &options, self.clock.now())
     }
 
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<(), PortError> {
         key.check_limits(&[], BACKEND, "delete")?;
-        self.check_delete(&options, "delete")?;
+        options.check(self.capabilities, BACKEND, "delete")?;
         lock(&self.state).delete(key, &options, self.clock.now())
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), PortError> {
+    async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError> {
         commit.check(self.capabilities, BACKEND)?;
-        for write in &commit.writes {
-            match write {
-                Write::Put { options, .. } => self.check_put(options, "commit")?,
-                Write::Delete { options, .. } => self.check_delete(options, "commit")?,
-            }
-        }
+        let now = self.clock.now();
         let mut state = lock(&self.state);
-        state.apply(&commit.writes, self.clock.now())?;
+        for guard in &commit.guards {
+            state.check_guard(guard, now)?;
+        }
+        let etags = state.apply(&commit.writes, now)?;
         for event in commit.events {
             let place = state.next();
             state.outbox.insert(place, event);
         }
-        Ok(())
+        Ok(etags)
     }
 
     async fn pending(

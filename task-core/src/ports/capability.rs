@@ -85,6 +85,8 @@ capabilities! {
     StateCapability {
         /// Writes and deletions that depend on an [`ETag`](super::ETag).
         ConditionalWrites = "conditional writes",
+        /// Versions that never come back, not even with the value that they stood for.
+        UniqueVersions = "unique versions",
         /// Values that expire.
         Ttl = "ttl",
         /// Deletions that refuse a re-creation for a while.
@@ -93,6 +95,10 @@ capabilities! {
         Transactions = "transactions",
         /// Pending events written in one atomic step with a record.
         Outbox = "outbox",
+        /// Events published in one atomic step with a record, on the bus that belongs to the store.
+        Publishes = "publishes",
+        /// Commits that depend on other keys, and writes that depend on the order of values.
+        Guards = "guards",
         /// Enumeration of all keys of a kind.
         Scan = "scan",
         /// An acknowledged write outlives the process.

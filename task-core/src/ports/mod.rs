@@ -8,14 +8,17 @@
 
 mod capability;
 mod clock;
+mod commit;
 mod entropy;
 mod error;
 mod event_bus;
+mod key;
 mod notifier;
 mod state_store;
 
 pub use capability::{BusCapability, CapabilitySet, StateCapability};
 pub use clock::{Clock, SystemClock};
+pub use commit::{Commit, DeleteMode, DeleteOptions, Expect, Guard, PutOptions, Write, WriteMode};
 pub use entropy::{Entropy, SystemEntropy};
 pub use error::{ErrorKind, Outcome, PortError, Retry};
 #[cfg(feature = "mock")]
@@ -24,12 +27,10 @@ pub use event_bus::{
     Answer, Delivery, Event, EventBus, EventHandler, Group, Redelivery, StartAt, Subscription,
     Topic,
 };
+pub use key::{ETag, Key, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES, Stored};
 #[cfg(feature = "mock")]
 pub use notifier::MockNotifier;
 pub use notifier::{Notification, Notifier};
 #[cfg(feature = "mock")]
 pub use state_store::MockStateStore;
-pub use state_store::{
-    Commit, DeleteMode, DeleteOptions, ETag, Key, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES, Page,
-    PendingEvent, PendingId, PutOptions, StateStore, Stored, Write, WriteMode,
-};
+pub use state_store::{Page, PendingEvent, PendingId, StateStore};

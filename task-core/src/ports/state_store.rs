@@ -1,261 +1,14 @@
 //! The state store port: records under keys, with conditional writes and pending events.
 
-use std::fmt::{self, Debug};
-use std::time::Duration;
+use std::fmt::Debug;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
-use super::{CapabilitySet, ErrorKind, Event, PortError, StateCapability};
-
-/// Largest value that a store takes, in bytes.
-pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
-
-/// Longest key id, in bytes.
-pub const MAX_KEY_BYTES: usize = 512;
-
-/// A namespace of keys, for example `task`. Each adapter renders it in its own layout.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Kind(&'static str);
-
-impl Kind {
-    /// The tasks of the Task API.
-    pub const TASK: Self = Self("task");
-    /// The marks of events that a consumer has finished.
-    pub const SEEN: Self = Self("seen");
-
-    /// A namespace of a caller's own, in lower-case letters.
-    #[must_use]
-    pub const fn new(name: &'static str) -> Self {
-        Self(name)
-    }
-
-    /// The namespace as text.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        self.0
-    }
-}
-
-/// Where a value is stored: a kind, and an id of 1 to [`MAX_KEY_BYTES`] bytes within it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Key {
-    /// The namespace.
-    pub kind: Kind,
-    /// The id within the namespace.
-    pub id: Box<str>,
-}
-
-impl Key {
-    /// Names a value.
-    #[must_use]
-    pub fn new(kind: Kind, id: impl Into<Box<str>>) -> Self {
-        Self {
-            kind,
-            id: id.into(),
-        }
-    }
-
-    /// Refuses a key or a value beyond the port's limits.
-    ///
-    /// # Errors
-    /// `Invalid`, with the limit and the size.
-    pub fn check_limits(
-        &self,
-        value: &[u8],
-        backend: &'static str,
-        operation: &'static str,
-    ) -> Result<(), PortError> {
-        let invalid = |what: String| {
-            Err(PortError::new(ErrorKind::Invalid, backend, operation).context(what))
-        };
-        if self.id.is_empty() || self.id.len() > MAX_KEY_BYTES {
-            return invalid(format!(
-                "a key id has 1 to {MAX_KEY_BYTES} bytes, this one has {}",
-                self.id.len()
-            ));
-        }
-        if value.len() > MAX_VALUE_BYTES {
-            return invalid(format!(
-                "a value of {} bytes exceeds the limit of {MAX_VALUE_BYTES} bytes",
-                value.len()
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Key {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.0, self.id)
-    }
-}
-
-/// A store's own version of a value. Opaque: compare it, and hand it back, nothing else.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ETag(Box<str>);
-
-impl ETag {
-    /// Wraps what the backend calls the version.
-    #[must_use]
-    pub fn new(text: impl Into<Box<str>>) -> Self {
-        Self(text.into())
-    }
-
-    /// The version as the backend wrote it.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-/// A value and its version.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stored {
-    /// The bytes, as they were put.
-    pub value: Bytes,
-    /// Their version.
-    pub etag: ETag,
-}
-
-/// When a put takes effect.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum WriteMode {
-    /// Always.
-    #[default]
-    Overwrite,
-    /// Only if the key has no value and no tombstone.
-    Create,
-    /// Only if the value still has this version.
-    Match(ETag),
-}
-
-/// How a value is put.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct PutOptions {
-    /// When the put takes effect.
-    pub mode: WriteMode,
-    /// How long the value lives; `None` is for ever, also if the replaced value had a limit.
-    pub ttl: Option<Duration>,
-}
-
-/// When a deletion takes effect.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub enum DeleteMode {
-    /// Always; deleting a missing key succeeds.
-    #[default]
-    Any,
-    /// Only if the value still has this version.
-    Match(ETag),
-}
-
-/// How a value is deleted.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct DeleteOptions {
-    /// When the deletion takes effect.
-    pub mode: DeleteMode,
-    /// How long the key refuses to be created again; `None` is not at all.
-    pub tombstone: Option<Duration>,
-}
-
-/// One write of a [`Commit`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Write {
-    /// Puts a value.
-    Put {
-        /// Where.
-        key: Key,
-        /// What.
-        value: Bytes,
-        /// How.
-        options: PutOptions,
-    },
-    /// Deletes a value.
-    Delete {
-        /// Where.
-        key: Key,
-        /// How.
-        options: DeleteOptions,
-    },
-}
-
-impl Write {
-    /// The key that is written.
-    #[must_use]
-    pub fn key(&self) -> &Key {
-        match self {
-            Self::Put { key, .. } | Self::Delete { key, .. } => key,
-        }
-    }
-}
-
-/// Writes and pending events that take effect together or not at all.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Commit {
-    /// The writes, applied in this order; at most 64.
-    pub writes: Vec<Write>,
-    /// The events to be published because of them, in this order; at most 64.
-    pub events: Vec<Event>,
-}
-
-impl Commit {
-    /// Most writes, and most events, of one commit.
-    pub const MAX_ITEMS: usize = 64;
-
-    /// A commit of one write.
-    #[must_use]
-    pub fn of(write: Write) -> Self {
-        Self {
-            writes: vec![write],
-            events: Vec::new(),
-        }
-    }
-
-    /// Adds an event that the writes cause.
-    #[must_use]
-    pub fn event(mut self, event: Event) -> Self {
-        self.events.push(event);
-        self
-    }
-
-    /// Refuses what is beyond the port's limits or the backend's capabilities.
-    ///
-    /// # Errors
-    /// `Invalid` with the limit and the size; `Unsupported` with the capability.
-    pub fn check(
-        &self,
-        capabilities: CapabilitySet<StateCapability>,
-        backend: &'static str,
-    ) -> Result<(), PortError> {
-        const OPERATION: &str = "commit";
-        let items = self.writes.len().max(self.events.len());
-        if items > Self::MAX_ITEMS {
-            return Err(
-                PortError::new(ErrorKind::Invalid, backend, OPERATION).context(format!(
-                    "a commit has at most {} writes and events, this one has {items}",
-                    Self::MAX_ITEMS
-                )),
-            );
-        }
-        if self.writes.len() > 1 {
-            capabilities.require(StateCapability::Transactions, backend, OPERATION)?;
-        }
-        if !self.events.is_empty() {
-            capabilities.require(StateCapability::Outbox, backend, OPERATION)?;
-        }
-        for write in &self.writes {
-            let value = match write {
-                Write::Put { value, .. } => value.as_ref(),
-                Write::Delete { .. } => &[],
-            };
-            write.key().check_limits(value, backend, OPERATION)?;
-        }
-        self.events
-            .iter()
-            .try_for_each(|event| event.check_limits(backend, OPERATION))
-    }
-}
+use super::{
+    CapabilitySet, Commit, DeleteOptions, ETag, ErrorKind, Event, Key, Kind, PortError, PutOptions,
+    StateCapability, Stored,
+};
 
 /// Names one pending event within its store.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -332,17 +85,20 @@ pub struct Page {
 ///   (`a_deletion_removes_and_may_be_repeated`)
 ///
 /// With `conditional writes`:
-/// - **S7** Every successful write MUST give the key a new [`ETag`], and `get` the same one as the
-///   write. (`every_write_gives_a_new_etag`)
+/// - **S7** A write that changes the value MUST change its [`ETag`], and `get` and `commit` MUST
+///   answer the same one as the write. (`a_change_gives_a_new_etag`)
 /// - **S8** `Create` MUST be refused as `Conflict` while the key has a value.
 ///   (`create_refuses_an_existing_key`)
 /// - **S9** `Match` MUST be refused as `Conflict` unless the value has exactly that version, also for
 ///   a missing key, for puts and for deletions. (`match_refuses_a_stale_etag`)
-/// - **S10** An `ETag` MUST NOT come back for the same key, not even after a deletion and a new
-///   creation. (`an_etag_never_comes_back`)
 /// - **S11** A refused write MUST change nothing. (`a_refused_write_changes_nothing`)
 /// - **S12** Of writers racing with one `ETag`, or to create one key, exactly one MUST win.
 ///   (`racing_creates_have_one_winner`, `racing_updates_lose_nothing`)
+///
+/// With `unique versions`:
+/// - **S10** Every successful write MUST give the key an `ETag` that it never had, not even before a
+///   deletion. Without the capability a version is a digest of the value, so that it comes back with
+///   the value. (`every_write_gives_a_new_etag`, `an_etag_never_comes_back`)
 ///
 /// With `ttl`:
 /// - **S13** An expired value MUST be missing to every operation; a put without a limit MUST remove
@@ -363,6 +119,17 @@ pub struct Page {
 ///   (`pending_events_keep_the_order_of_commits`)
 /// - **S18** `settle` MUST remove exactly the named events and MAY be repeated.
 ///   (`settled_events_are_gone_and_settling_repeats`)
+///
+/// With `publishes`, which a store has instead of `outbox`:
+/// - **S23** A store and the bus that belongs to it MUST bring an event to the bus's groups exactly if
+///   its commit took effect, in commit order. (`events_are_published_if_and_only_if_committed`)
+///
+/// With `guards`:
+/// - **S24** A commit MUST be refused as `Denied`, and change nothing, unless every [`Guard`] holds at
+///   the moment it takes effect. (`a_commit_depends_on_its_guards`,
+///   `a_raised_fence_stops_racing_commits`)
+/// - **S25** [`WriteMode::Raise`] MUST keep the greatest value and [`DeleteMode::AtMost`] MUST spare a
+///   greater one, both as one atomic step. (`a_raised_value_never_falls`)
 ///
 /// With `scan`:
 /// - **S19** A scan MUST return each key of the kind that exists throughout it at least once, nothing
@@ -398,7 +165,7 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// Reads the values of several keys, not as one snapshot.
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, PortError>;
 
-    /// Writes a value and answers its new version.
+    /// Writes a value and answers the version that the key has then.
     async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError>;
 
     /// Removes a value.
@@ -406,8 +173,9 @@ pub trait StateStore: Debug + Send + Sync + 'static {
 
     /// Applies writes and records their pending events in one atomic step.
     ///
-    /// One write without events needs no capability beyond those of the write itself.
-    async fn commit(&self, commit: Commit) -> Result<(), PortError>;
+    /// Answers the version that each write gave its key; `None` for a deletion. One write without
+    /// events and guards needs no capability beyond those of the write itself.
+    async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError>;
 
     /// Lists up to `limit` events that are committed and not settled, after the given place.
     async fn pending(

@@ -6,7 +6,7 @@ use std::time::Duration;
 use adapters_direct::embedded::{Embedded, EmbeddedConfig, EmbeddedNotifier};
 use async_trait::async_trait;
 use task_core::memory::ManualClock;
-use task_core::ports::{Clock, EventBus, Notification, Notifier, StateStore};
+use task_core::ports::{Clock, EventBus, Notification, Notifier, StateCapability, StateStore};
 use tokio::sync::Mutex;
 
 use crate::conformance::Failure;
@@ -14,6 +14,32 @@ use crate::conformance::event_bus::EventBusBackend;
 use crate::conformance::notifier::{NotifierBackend, Refusal};
 use crate::conformance::state_store::{StateStoreBackend, Time};
 use crate::process::TestDirectory;
+
+/// What the store declares that has an outbox.
+pub(super) const DECLARED_STATE: &[StateCapability] = &[
+    StateCapability::ConditionalWrites,
+    StateCapability::UniqueVersions,
+    StateCapability::Ttl,
+    StateCapability::Tombstones,
+    StateCapability::Transactions,
+    StateCapability::Outbox,
+    StateCapability::Guards,
+    StateCapability::Scan,
+    StateCapability::Durable,
+];
+
+/// What the store declares that publishes by itself.
+pub(super) const DECLARED_PUBLISHING: &[StateCapability] = &[
+    StateCapability::ConditionalWrites,
+    StateCapability::UniqueVersions,
+    StateCapability::Ttl,
+    StateCapability::Tombstones,
+    StateCapability::Transactions,
+    StateCapability::Publishes,
+    StateCapability::Guards,
+    StateCapability::Scan,
+    StateCapability::Durable,
+];
 
 /// A SQLite file whose time is moved by hand.
 #[derive(Debug)]
@@ -69,6 +95,58 @@ impl StateStoreBackend for EmbeddedBackends {
     }
 
     async fn close(&self) {}
+}
+
+/// The same file, whose store publishes on its bus by itself.
+#[derive(Debug)]
+pub struct PublishingBackends {
+    file: Arc<EmbeddedBackends>,
+    open: Mutex<Option<Embedded>>,
+}
+
+impl PublishingBackends {
+    /// A backend in a fresh directory.
+    #[must_use]
+    pub fn fresh() -> Arc<Self> {
+        Arc::new(Self {
+            file: EmbeddedBackends::fresh(),
+            open: Mutex::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl StateStoreBackend for PublishingBackends {
+    async fn open(&self) -> Result<Arc<dyn StateStore>, Failure> {
+        let embedded = self.file.embedded().await?;
+        let store = embedded.publishing_state_store().await?;
+        *self.open.lock().await = Some(embedded);
+        Ok(Arc::new(store))
+    }
+
+    async fn reopen(&self, store: Arc<dyn StateStore>) -> Result<Arc<dyn StateStore>, Failure> {
+        drop((store, self.open.lock().await.take()));
+        self.open().await
+    }
+
+    async fn bus(&self) -> Result<Arc<dyn EventBus>, Failure> {
+        let open = self.open.lock().await;
+        let embedded = open.as_ref();
+        let embedded = embedded.ok_or_else(|| Failure::new("the file is not open"))?;
+        Ok(Arc::new(embedded.event_bus()))
+    }
+
+    async fn elapse(&self, time: Duration) {
+        self.file.elapse(time).await;
+    }
+
+    fn time(&self) -> Time {
+        self.file.time()
+    }
+
+    async fn close(&self) {
+        drop(self.open.lock().await.take());
+    }
 }
 
 #[async_trait]

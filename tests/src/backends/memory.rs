@@ -17,10 +17,12 @@ use crate::conformance::state_store::{StateStoreBackend, Time};
 /// What the store in memory declares.
 pub(super) const DECLARED_STATE: &[StateCapability] = &[
     StateCapability::ConditionalWrites,
+    StateCapability::UniqueVersions,
     StateCapability::Ttl,
     StateCapability::Tombstones,
     StateCapability::Transactions,
     StateCapability::Outbox,
+    StateCapability::Guards,
     StateCapability::Scan,
 ];
 

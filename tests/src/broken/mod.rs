@@ -10,6 +10,7 @@ mod bus_table;
 mod notifying;
 mod store;
 mod store_events;
+mod store_guards;
 mod store_reads;
 mod store_table;
 mod store_writes;

@@ -21,7 +21,17 @@ use crate::conformance::state_store::{StateStoreBackend, Time};
 pub(super) trait StoreFault: Debug + Send + Sync + 'static {
     fn capabilities(&self) -> CapabilitySet<StateCapability> {
         // A memory that is only put aside for the restart is durable enough to be judged by it.
-        CapabilitySet::of(StateCapability::ALL)
+        CapabilitySet::of(&[
+            StateCapability::ConditionalWrites,
+            StateCapability::UniqueVersions,
+            StateCapability::Ttl,
+            StateCapability::Tombstones,
+            StateCapability::Transactions,
+            StateCapability::Outbox,
+            StateCapability::Guards,
+            StateCapability::Scan,
+            StateCapability::Durable,
+        ])
     }
 
     async fn get(&self, inner: &dyn StateStore, key: &Key) -> Result<Option<Stored>, PortError> {
@@ -55,7 +65,11 @@ pub(super) trait StoreFault: Debug + Send + Sync + 'static {
         inner.delete(key, options).await
     }
 
-    async fn commit(&self, inner: &dyn StateStore, commit: Commit) -> Result<(), PortError> {
+    async fn commit(
+        &self,
+        inner: &dyn StateStore,
+        commit: Commit,
+    ) -> Result<Vec<Option<ETag>>, PortError> {
         inner.commit(commit).await
     }
 
@@ -112,7 +126,7 @@ impl<F: StoreFault> StateStore for FaultyStore<F> {
         self.fault.delete(&*self.inner, key, options).await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), PortError> {
+    async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError> {
         self.fault.commit(&*self.inner, commit).await
     }
 

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use task_core::ports::{
-    CapabilitySet, Commit, PendingEvent, PendingId, PortError, StateCapability, StateStore,
+    CapabilitySet, Commit, ETag, PendingEvent, PendingId, PortError, StateCapability, StateStore,
 };
 use tokio::task::yield_now;
 
@@ -14,12 +14,20 @@ pub(super) struct AppliesHalfCommits;
 
 #[async_trait]
 impl StoreFault for AppliesHalfCommits {
-    async fn commit(&self, inner: &dyn StateStore, commit: Commit) -> Result<(), PortError> {
+    async fn commit(
+        &self,
+        inner: &dyn StateStore,
+        commit: Commit,
+    ) -> Result<Vec<Option<ETag>>, PortError> {
         commit.check(inner.capabilities(), "broken")?;
+        let mut etags = Vec::new();
         for write in commit.writes {
-            inner.commit(Commit::of(write)).await?;
+            let mut part = Commit::of(write);
+            part.guards.clone_from(&commit.guards);
+            etags.append(&mut inner.commit(part).await?);
         }
-        inner.commit(only(commit.events)).await
+        inner.commit(only(commit.events)).await?;
+        Ok(etags)
     }
 }
 
@@ -35,7 +43,11 @@ pub(super) struct RecordsPhantoms;
 
 #[async_trait]
 impl StoreFault for RecordsPhantoms {
-    async fn commit(&self, inner: &dyn StateStore, commit: Commit) -> Result<(), PortError> {
+    async fn commit(
+        &self,
+        inner: &dyn StateStore,
+        commit: Commit,
+    ) -> Result<Vec<Option<ETag>>, PortError> {
         let events = commit.events.clone();
         let result = inner.commit(commit).await;
         if let Err(error) = &result
@@ -53,7 +65,11 @@ pub(super) struct LosesEvents;
 
 #[async_trait]
 impl StoreFault for LosesEvents {
-    async fn commit(&self, inner: &dyn StateStore, mut commit: Commit) -> Result<(), PortError> {
+    async fn commit(
+        &self,
+        inner: &dyn StateStore,
+        mut commit: Commit,
+    ) -> Result<Vec<Option<ETag>>, PortError> {
         commit.events.truncate(1);
         inner.commit(commit).await
     }
@@ -65,12 +81,17 @@ pub(super) struct TearsCommits;
 
 #[async_trait]
 impl StoreFault for TearsCommits {
-    async fn commit(&self, inner: &dyn StateStore, mut commit: Commit) -> Result<(), PortError> {
+    async fn commit(
+        &self,
+        inner: &dyn StateStore,
+        mut commit: Commit,
+    ) -> Result<Vec<Option<ETag>>, PortError> {
         commit.check(inner.capabilities(), "broken")?;
         let events = std::mem::take(&mut commit.events);
-        inner.commit(commit).await?;
+        let etags = inner.commit(commit).await?;
         yield_now().await;
-        inner.commit(only(events)).await
+        inner.commit(only(events)).await?;
+        Ok(etags)
     }
 }
 
@@ -128,9 +149,11 @@ impl StoreFault for HidesItsOutbox {
     fn capabilities(&self) -> CapabilitySet<StateCapability> {
         CapabilitySet::of(&[
             StateCapability::ConditionalWrites,
+            StateCapability::UniqueVersions,
             StateCapability::Ttl,
             StateCapability::Tombstones,
             StateCapability::Transactions,
+            StateCapability::Guards,
             StateCapability::Scan,
             StateCapability::Durable,
         ])

@@ -7,6 +7,9 @@ use super::store_events::{
     AppliesHalfCommits, HidesItsOutbox, KeepsSettledEvents, ListsEventsBackwards, LosesEvents,
     RecordsPhantoms, SettlesEverything, TearsCommits,
 };
+use super::store_guards::{
+    ChecksGuardsFirst, ClearsNewerMarks, IgnoresGuards, LowersRaisedValues, PassesMissingGuards,
+};
 use super::store_reads::{
     AnswersInItsOwnOrder, DropsRepeatedKeys, FoldsCase, ReadsTextOnly, ScansByOffset, ScansForEver,
     ScansOtherKinds, SkipsAPage,
@@ -39,6 +42,7 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
             "match_refuses_a_stale_etag",
             "a_refused_write_changes_nothing",
             "an_expired_value_is_missing",
+            "a_raised_value_never_falls",
         ],
         || faulty(DeletesRegardless),
     ),
@@ -99,7 +103,7 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
         "answers_a_wrong_etag",
         &[
             "get_many_answers_in_the_order_of_its_keys",
-            "every_write_gives_a_new_etag",
+            "a_change_gives_a_new_etag",
         ],
         || faulty(AnswersAWrongETag),
     ),
@@ -181,8 +185,37 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
             "pending_events_keep_the_order_of_commits",
             "settled_events_are_gone_and_settling_repeats",
             "undeclared_state_capabilities_are_refused",
+            "events_are_published_if_and_only_if_committed",
         ],
         || faulty(HidesItsOutbox),
+    ),
+    (
+        "ignores_guards",
+        &[
+            "a_commit_depends_on_its_guards",
+            "a_raised_fence_stops_racing_commits",
+        ],
+        || faulty(IgnoresGuards),
+    ),
+    (
+        "checks_guards_first",
+        &["a_raised_fence_stops_racing_commits"],
+        || faulty(ChecksGuardsFirst),
+    ),
+    (
+        "passes_missing_guards",
+        &["a_commit_depends_on_its_guards"],
+        || faulty(PassesMissingGuards),
+    ),
+    (
+        "lowers_raised_values",
+        &["a_raised_value_never_falls"],
+        || faulty(LowersRaisedValues),
+    ),
+    (
+        "clears_newer_marks",
+        &["a_raised_value_never_falls"],
+        || faulty(ClearsNewerMarks),
     ),
     (
         "reads_text_only",

@@ -279,8 +279,10 @@ impl StoreFault for HashesContent {
         if let WriteMode::Match(etag) = &options.mode {
             options.mode = WriteMode::Match(unseal(inner, key, etag, Self::etag).await?);
         }
-        inner.put(key, value.clone(), options).await?;
-        Ok(Self::etag(&value))
+        let written = inner.put(key, value.clone(), options).await?;
+        let kept = inner.get(key).await?;
+        let kept = kept.filter(|kept| kept.etag == written);
+        Ok(Self::etag(&kept.map_or(value, |kept| kept.value)))
     }
 
     async fn delete(
@@ -295,24 +297,35 @@ impl StoreFault for HashesContent {
         inner.delete(key, options).await
     }
 
-    async fn commit(&self, inner: &dyn StateStore, mut commit: Commit) -> Result<(), PortError> {
+    async fn commit(
+        &self,
+        inner: &dyn StateStore,
+        mut commit: Commit,
+    ) -> Result<Vec<Option<ETag>>, PortError> {
+        let mut etags = Vec::with_capacity(commit.writes.len());
         for write in &mut commit.writes {
             match write {
-                Write::Put { key, options, .. } => {
+                Write::Put {
+                    key,
+                    options,
+                    value,
+                } => {
                     if let WriteMode::Match(etag) = &options.mode {
                         let etag = unseal(inner, key, etag, Self::etag).await?;
                         options.mode = WriteMode::Match(etag);
                     }
+                    etags.push(Some(Self::etag(value)));
                 }
                 Write::Delete { key, options } => {
                     if let DeleteMode::Match(etag) = &options.mode {
                         let etag = unseal(inner, key, etag, Self::etag).await?;
                         options.mode = DeleteMode::Match(etag);
                     }
+                    etags.push(None);
                 }
             }
         }
-        inner.commit(commit).await
+        inner.commit(commit).await.map(|_| etags)
     }
 
     async fn scan(

@@ -133,7 +133,7 @@ impl Driver {
         commit.writes = writes;
         commit.events = names.iter().map(|name| event(*name)).collect();
         let expected = self.model.commit(&steps, &names);
-        same_kind(self.store.commit(commit).await, expected)
+        same_kind(self.store.commit(commit).await.map(drop), expected)
     }
 
     async fn settle(&mut self, which: usize) -> Verdict {

@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use task_core::ports::StateCapability::{ConditionalWrites, Outbox, Tombstones, Transactions, Ttl};
+use task_core::ports::StateCapability::{
+    ConditionalWrites, Outbox, Publishes, Tombstones, Transactions, Ttl,
+};
 use task_core::ports::{CapabilitySet, ErrorKind, StateCapability};
 
 use super::operation::Change;
@@ -77,7 +79,7 @@ impl Reference {
     /// Applies a commit; `events` are the names of its events.
     pub(super) fn commit(&mut self, steps: &[Step], events: &[u64]) -> Result<(), ErrorKind> {
         let too_able = steps.len() > 1 && !self.declared.has(Transactions)
-            || !events.is_empty() && !self.declared.has(Outbox)
+            || !events.is_empty() && !self.takes_events()
             || steps.iter().any(|step| !self.is_supported(step));
         if too_able {
             return Err(ErrorKind::Unsupported);
@@ -89,6 +91,10 @@ impl Reference {
         copy.pending.extend(events);
         *self = copy;
         Ok(())
+    }
+
+    fn takes_events(&self) -> bool {
+        self.declared.has(Outbox) || self.declared.has(Publishes)
     }
 
     fn is_supported(&self, step: &Step) -> bool {

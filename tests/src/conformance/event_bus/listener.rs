@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use task_core::background::Background;
-use task_core::ports::{Answer, Delivery, EventHandler, PortError, Subscription};
+use task_core::ports::{Answer, Delivery, EventBus, EventHandler, PortError, Subscription};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
@@ -59,16 +59,30 @@ impl Listener {
         subscription: Subscription,
         answer: impl Fn(&Delivery) -> Answer + Send + Sync + 'static,
     ) -> Result<Self, PortError> {
+        let patience = subject.backend.patience();
+        Self::on(&*subject.bus, patience, subscription, answer).await
+    }
+
+    /// Subscribes to a bus of any origin; waits at most `patience` for each delivery.
+    ///
+    /// # Errors
+    /// What the bus says.
+    pub async fn on(
+        bus: &dyn EventBus,
+        patience: Duration,
+        subscription: Subscription,
+        answer: impl Fn(&Delivery) -> Answer + Send + Sync + 'static,
+    ) -> Result<Self, PortError> {
         let (sender, heard) = mpsc::channel(MOST_HEARD);
         let recorder = Arc::new(Recorder {
             heard: sender,
             answer,
         });
-        let running = subject.bus.subscribe(subscription, recorder).await?;
+        let running = bus.subscribe(subscription, recorder).await?;
         Ok(Self {
             running,
             heard,
-            patience: subject.backend.patience(),
+            patience,
         })
     }
 

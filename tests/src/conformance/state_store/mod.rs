@@ -1,4 +1,4 @@
-//! The cases of the [`StateStore`] port, promises S1 to S22.
+//! The cases of the [`StateStore`] port, promises S1 to S25.
 //!
 //! ```
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -15,6 +15,8 @@ pub mod always;
 pub mod commits;
 pub mod conditional;
 pub mod expiry;
+pub mod guards;
+pub mod publishing;
 pub mod reading;
 pub mod refusals;
 pub mod scans;
@@ -26,11 +28,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use task_core::ports::StateCapability::{
-    ConditionalWrites, Durable, Outbox, Scan, Tombstones, Transactions, Ttl,
+    ConditionalWrites, Durable, Guards, Outbox, Publishes, Scan, Tombstones, Transactions, Ttl,
+    UniqueVersions,
 };
 use task_core::ports::{
-    DeleteMode, DeleteOptions, ETag, Event, Key, Kind, PendingEvent, PutOptions, StateCapability,
-    StateStore, Stored, Topic, Write, WriteMode,
+    DeleteMode, DeleteOptions, ETag, Event, EventBus, Key, Kind, PendingEvent, PutOptions,
+    StateCapability, StateStore, Stored, Topic, Write, WriteMode,
 };
 
 use super::{Failure, Verdict, cases};
@@ -43,6 +46,11 @@ pub trait StateStoreBackend: Debug + Send + Sync + 'static {
 
     /// Closes the store and opens it again, as after a restart. Only called with `durable`.
     async fn reopen(&self, store: Arc<dyn StateStore>) -> Result<Arc<dyn StateStore>, Failure>;
+
+    /// The bus that belongs to the store. Only called with `publishes`, while the store is open.
+    async fn bus(&self) -> Result<Arc<dyn EventBus>, Failure> {
+        Err(Failure::new("this store has no bus of its own"))
+    }
 
     /// Lets this much time pass for values and tombstones that expire, and a little more.
     async fn elapse(&self, time: Duration);
@@ -94,10 +102,11 @@ pub const CASES: &[Case] = cases![
     "S4" reading::get_many_answers_in_the_order_of_its_keys [],
     "S5" reading::limits_are_refused_and_the_largest_is_stored [],
     "S6" reading::a_deletion_removes_and_may_be_repeated [],
-    "S7" conditional::every_write_gives_a_new_etag [ConditionalWrites],
+    "S7" conditional::a_change_gives_a_new_etag [ConditionalWrites],
     "S8" conditional::create_refuses_an_existing_key [ConditionalWrites],
     "S9" conditional::match_refuses_a_stale_etag [ConditionalWrites],
-    "S10" conditional::an_etag_never_comes_back [ConditionalWrites],
+    "S10" conditional::every_write_gives_a_new_etag [ConditionalWrites, UniqueVersions],
+    "S10" conditional::an_etag_never_comes_back [ConditionalWrites, UniqueVersions],
     "S11" conditional::a_refused_write_changes_nothing [ConditionalWrites],
     "S13" expiry::an_expired_value_is_missing [Ttl],
     "S13" expiry::a_put_without_ttl_removes_the_ttl [Ttl],
@@ -106,11 +115,15 @@ pub const CASES: &[Case] = cases![
     "S16" commits::events_are_pending_if_and_only_if_committed [Outbox, ConditionalWrites],
     "S17" commits::pending_events_keep_the_order_of_commits [Outbox],
     "S18" commits::settled_events_are_gone_and_settling_repeats [Outbox],
+    "S23" publishing::events_are_published_if_and_only_if_committed [Publishes, ConditionalWrites],
+    "S24" guards::a_commit_depends_on_its_guards [Guards],
+    "S25" guards::a_raised_value_never_falls [Guards],
     "S19" scans::a_scan_finds_every_key_of_its_kind [Scan],
     "S19" scans::a_scan_survives_writes_in_its_way [Scan],
     "S20" always::acknowledged_writes_survive_a_restart [Durable],
     "S21" refusals::undeclared_state_capabilities_are_refused [],
     "S22" always::a_dropped_write_is_whole_or_absent [],
+    "S24" guards::a_raised_fence_stops_racing_commits [Guards],
     "S12" conditional::racing_creates_have_one_winner [ConditionalWrites],
     "S12" conditional::racing_updates_lose_nothing [ConditionalWrites],
 ];

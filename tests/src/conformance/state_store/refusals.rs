@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use task_core::ports::{
-    Commit, DeleteMode, DeleteOptions, ETag, ErrorKind, Kind, PendingId, PortError, PutOptions,
-    StateCapability, StateStore, Write, WriteMode,
+    Commit, DeleteMode, DeleteOptions, ETag, ErrorKind, Expect, Guard, Kind, PendingId, PortError,
+    PutOptions, StateCapability, StateStore, Write, WriteMode,
 };
 
 use super::{
@@ -44,7 +44,10 @@ pub async fn refuses(store: &dyn StateStore, capability: StateCapability) -> Ver
             commit.writes.push(put_write("new", "lost", overwrite()));
             unsupported(store.commit(commit).await, "a commit of two writes")?;
         }
+        StateCapability::UniqueVersions => versions_come_back(store).await?,
         StateCapability::Outbox => outbox(store).await?,
+        StateCapability::Publishes => publishing(store).await?,
+        StateCapability::Guards => guards(store).await?,
         StateCapability::Scan => {
             unsupported(store.scan(Kind::TASK, None, 10).await, "scan")?;
         }
@@ -104,9 +107,62 @@ async fn tombstones(store: &dyn StateStore) -> Verdict {
     unsupported(store.commit(commit).await, "a commit with a tombstone")
 }
 
+/// Shows that a value which comes back has its old version, so that a stale match takes effect.
+async fn versions_come_back(store: &dyn StateStore) -> Verdict {
+    if !store.capabilities().has(StateCapability::ConditionalWrites) {
+        return Ok(());
+    }
+    let same = key("same");
+    let first = store.put(&same, text("a"), overwrite()).await?;
+    store.put(&same, text("b"), overwrite()).await?;
+    store.put(&same, text("a"), overwrite()).await?;
+    store.put(&same, text("c"), matching(&first)).await?;
+    Ok(())
+}
+
 async fn outbox(store: &dyn StateStore) -> Verdict {
-    let commit = Commit::of(put_write("new", "x", overwrite())).event(event("lost"));
-    unsupported(store.commit(commit).await, "a commit with an event")?;
     unsupported(store.pending(None, 10).await, "pending")?;
-    unsupported(store.settle(&[PendingId::new("1")]).await, "settle")
+    unsupported(store.settle(&[PendingId::new("1")]).await, "settle")?;
+    publishing(store).await
+}
+
+/// Without `outbox` and `publishes` an event has no way to go.
+async fn publishing(store: &dyn StateStore) -> Verdict {
+    let capabilities = store.capabilities();
+    if capabilities.has(StateCapability::Outbox) || capabilities.has(StateCapability::Publishes) {
+        return Ok(());
+    }
+    let commit = Commit::of(put_write("new", "x", overwrite())).event(event("lost"));
+    unsupported(store.commit(commit).await, "a commit with an event")
+}
+
+async fn guards(store: &dyn StateStore) -> Verdict {
+    let raise = PutOptions {
+        mode: WriteMode::Raise,
+        ttl: None,
+    };
+    let put = store.put(&key("new"), text("x"), raise.clone()).await;
+    unsupported(put, "raise")?;
+    let at_most = DeleteOptions {
+        mode: DeleteMode::AtMost(text("z")),
+        tombstone: None,
+    };
+    let delete = store.delete(&key("kept"), at_most.clone()).await;
+    unsupported(delete, "a deletion of what is not greater")?;
+    let guard = Guard {
+        key: key("nothing"),
+        expect: Expect::Absent,
+    };
+    let commits = [
+        Commit::of(put_write("new", "x", raise)),
+        Commit::of(put_write("new", "x", overwrite())).guard(guard),
+        Commit::of(Write::Delete {
+            key: key("kept"),
+            options: at_most,
+        }),
+    ];
+    for commit in commits {
+        unsupported(store.commit(commit).await, "a commit that needs guards")?;
+    }
+    Ok(())
 }

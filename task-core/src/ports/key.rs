@@ -1,0 +1,117 @@
+//! Where a state store keeps a value, and what it calls the value's version.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::{ErrorKind, PortError};
+
+/// Largest value that a store takes, in bytes.
+pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
+
+/// Longest key id, in bytes.
+pub const MAX_KEY_BYTES: usize = 512;
+
+/// A namespace of keys, for example `task`. Each adapter renders it in its own layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Kind(&'static str);
+
+impl Kind {
+    /// The tasks of the Task API.
+    pub const TASK: Self = Self("task");
+    /// The marks of events that a consumer has finished.
+    pub const SEEN: Self = Self("seen");
+
+    /// A namespace of a caller's own, in lower-case letters.
+    #[must_use]
+    pub const fn new(name: &'static str) -> Self {
+        Self(name)
+    }
+
+    /// The namespace as text.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.0
+    }
+}
+
+/// Where a value is stored: a kind, and an id of 1 to [`MAX_KEY_BYTES`] bytes within it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key {
+    /// The namespace.
+    pub kind: Kind,
+    /// The id within the namespace.
+    pub id: Box<str>,
+}
+
+impl Key {
+    /// Names a value.
+    #[must_use]
+    pub fn new(kind: Kind, id: impl Into<Box<str>>) -> Self {
+        Self {
+            kind,
+            id: id.into(),
+        }
+    }
+
+    /// Refuses a key or a value beyond the port's limits.
+    ///
+    /// # Errors
+    /// `Invalid`, with the limit and the size.
+    pub fn check_limits(
+        &self,
+        value: &[u8],
+        backend: &'static str,
+        operation: &'static str,
+    ) -> Result<(), PortError> {
+        let invalid = |what: String| {
+            Err(PortError::new(ErrorKind::Invalid, backend, operation).context(what))
+        };
+        if self.id.is_empty() || self.id.len() > MAX_KEY_BYTES {
+            return invalid(format!(
+                "a key id has 1 to {MAX_KEY_BYTES} bytes, this one has {}",
+                self.id.len()
+            ));
+        }
+        if value.len() > MAX_VALUE_BYTES {
+            return invalid(format!(
+                "a value of {} bytes exceeds the limit of {MAX_VALUE_BYTES} bytes",
+                value.len()
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind.0, self.id)
+    }
+}
+
+/// A store's own version of a value. Opaque: compare it, and hand it back, nothing else.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ETag(Box<str>);
+
+impl ETag {
+    /// Wraps what the backend calls the version.
+    #[must_use]
+    pub fn new(text: impl Into<Box<str>>) -> Self {
+        Self(text.into())
+    }
+
+    /// The version as the backend wrote it.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A value and its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// The bytes, as they were put.
+    pub value: Bytes,
+    /// Their version.
+    pub etag: ETag,
+}
