@@ -5,9 +5,9 @@ use bytes::Bytes;
 use task_core::ports::{
     Commit, DeleteMode, DeleteOptions, ETag, Key, PortError, PutOptions, StateStore, WriteMode,
 };
-use tokio::task::yield_now;
 
 use super::store::StoreFault;
+use super::store_writes::wait_for_others;
 
 /// Commits whatever the guards say.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl StoreFault for ChecksGuardsFirst {
                 return Err(guard.refusal("broken"));
             }
         }
-        yield_now().await;
+        wait_for_others().await;
         inner.commit(commit).await
     }
 }

@@ -125,7 +125,7 @@ impl StoreFault for ChecksThenWrites {
 }
 
 /// Long enough for every writer of a race to have checked as well.
-async fn wait_for_others() {
+pub(super) async fn wait_for_others() {
     for _ in 0..100 {
         yield_now().await;
     }
