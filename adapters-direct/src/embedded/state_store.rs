@@ -106,7 +106,7 @@ impl StateStore for EmbeddedStateStore {
     }
 
     async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
-        key.check_limits(&value, BACKEND, "put")?;
+        key.check_with(&value, BACKEND, "put")?;
         let (key, now) = (key.clone(), self.database.clock().now());
         self.database
             .write("put", Urgency::Request, move |session| {
@@ -116,7 +116,7 @@ impl StateStore for EmbeddedStateStore {
     }
 
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<(), PortError> {
-        key.check_limits(&[], BACKEND, "delete")?;
+        key.check(BACKEND, "delete")?;
         let (key, now) = (key.clone(), self.database.clock().now());
         self.database
             .write("delete", Urgency::Request, move |session| {

@@ -267,13 +267,13 @@ impl StateStore for MemoryStateStore {
     }
 
     async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
-        key.check_limits(&value, BACKEND, "put")?;
+        key.check_with(&value, BACKEND, "put")?;
         options.check(self.capabilities, BACKEND, "put")?;
         lock(&self.state).put(key, value, &options, self.clock.now())
     }
 
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<(), PortError> {
-        key.check_limits(&[], BACKEND, "delete")?;
+        key.check(BACKEND, "delete")?;
         options.check(self.capabilities, BACKEND, "delete")?;
         lock(&self.state).delete(key, &options, self.clock.now())
     }

@@ -142,11 +142,11 @@ impl Write {
                 value,
                 options,
             } => {
-                key.check_limits(value, backend, operation)?;
+                key.check_with(value, backend, operation)?;
                 options.check(capabilities, backend, operation)
             }
             Self::Delete { key, options } => {
-                key.check_limits(&[], backend, operation)?;
+                key.check(backend, operation)?;
                 options.check(capabilities, backend, operation)
             }
         }
@@ -271,7 +271,7 @@ impl Commit {
             capabilities.require(StateCapability::Outbox, backend, OPERATION)?;
         }
         for guard in &self.guards {
-            guard.key.check_limits(&[], backend, OPERATION)?;
+            guard.key.check(backend, OPERATION)?;
         }
         for write in &self.writes {
             write.check(capabilities, backend, OPERATION)?;

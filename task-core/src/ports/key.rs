@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::{ErrorKind, PortError};
 
-/// Largest value that a store takes, in bytes.
+/// Largest value that a store takes, in bytes. There is no empty one: some backends read it as missing.
 pub const MAX_VALUE_BYTES: usize = 1024 * 1024;
 
 /// Longest key id, in bytes.
@@ -54,32 +54,42 @@ impl Key {
         }
     }
 
-    /// Refuses a key or a value beyond the port's limits.
+    /// Refuses an id beyond the port's limits.
     ///
     /// # Errors
     /// `Invalid`, with the limit and the size.
-    pub fn check_limits(
+    pub fn check(&self, backend: &'static str, operation: &'static str) -> Result<(), PortError> {
+        if (1..=MAX_KEY_BYTES).contains(&self.id.len()) {
+            return Ok(());
+        }
+        Err(
+            PortError::new(ErrorKind::Invalid, backend, operation).context(format!(
+                "a key id has 1 to {MAX_KEY_BYTES} bytes, this one has {}",
+                self.id.len()
+            )),
+        )
+    }
+
+    /// Refuses an id or a value beyond the port's limits.
+    ///
+    /// # Errors
+    /// `Invalid`, with the limit and the size.
+    pub fn check_with(
         &self,
         value: &[u8],
         backend: &'static str,
         operation: &'static str,
     ) -> Result<(), PortError> {
-        let invalid = |what: String| {
-            Err(PortError::new(ErrorKind::Invalid, backend, operation).context(what))
-        };
-        if self.id.is_empty() || self.id.len() > MAX_KEY_BYTES {
-            return invalid(format!(
-                "a key id has 1 to {MAX_KEY_BYTES} bytes, this one has {}",
-                self.id.len()
-            ));
+        self.check(backend, operation)?;
+        if (1..=MAX_VALUE_BYTES).contains(&value.len()) {
+            return Ok(());
         }
-        if value.len() > MAX_VALUE_BYTES {
-            return invalid(format!(
-                "a value of {} bytes exceeds the limit of {MAX_VALUE_BYTES} bytes",
+        Err(
+            PortError::new(ErrorKind::Invalid, backend, operation).context(format!(
+                "a value has 1 to {MAX_VALUE_BYTES} bytes, this one has {}",
                 value.len()
-            ));
-        }
-        Ok(())
+            )),
+        )
     }
 }
 

@@ -72,14 +72,14 @@ pub struct Page {
 /// `Unsupported` and does nothing. What is declared keeps all of these promises.
 ///
 /// Reading and writing:
-/// - **S1** `get` MUST return the bytes that the last successful write put, unchanged, be they empty
-///   or not text. (`get_returns_the_bytes_that_were_put`)
+/// - **S1** `get` MUST return the bytes that the last successful write put, unchanged, also if they
+///   are no text. (`get_returns_the_bytes_that_were_put`)
 /// - **S2** A key without a value MUST read as `None`. (`a_missing_key_reads_as_none`)
 /// - **S3** Kinds MUST NOT share keys, nor may one key be part of another.
 ///   (`keys_that_look_alike_are_different`)
 /// - **S4** `get_many` MUST answer in the order of its keys, one answer a key, and may repeat keys.
 ///   (`get_many_answers_in_the_order_of_its_keys`)
-/// - **S5** A key or a value beyond [`MAX_KEY_BYTES`] or [`MAX_VALUE_BYTES`] MUST be refused as
+/// - **S5** An empty value, and a key or a value beyond [`MAX_KEY_BYTES`] or [`MAX_VALUE_BYTES`] MUST be refused as
 ///   `Invalid`, and the largest allowed one stored. (`limits_are_refused_and_the_largest_is_stored`)
 /// - **S6** Deleting without a condition MUST succeed whether or not the key has a value.
 ///   (`a_deletion_removes_and_may_be_repeated`)
