@@ -65,7 +65,7 @@ fn write() -> impl Strategy<Value = WriteOf> {
         1 => Just(Condition::First),
     ];
     let change = prop_oneof![
-        3 => (0..4_u8, arbitrary::<bool>())
+        3 => (1..5_u8, arbitrary::<bool>())
             .prop_map(|(value, expires)| Change::Put { value, expires }),
         1 => arbitrary::<bool>().prop_map(|tombstone| Change::Delete { tombstone }),
     ];
