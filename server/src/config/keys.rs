@@ -88,6 +88,8 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.limits.header_timeout, millis(v, 10, 600_000));
     "request_timeout_ms" "MS" = "30000", Both, "Longest time for one request, its body included",
         |c, v| store(&mut c.limits.request_timeout, millis(v, 10, 600_000));
+    "shutdown_grace_ms" "MS" = "0", Both, "How long a stopping service is not ready and still takes requests",
+        |c, v| store(&mut c.limits.shutdown_grace, millis(v, 0, 600_000));
     "shutdown_timeout_ms" "MS" = "20000", Both, "Longest wait for running requests when stopping",
         |c, v| store(&mut c.limits.shutdown_timeout, millis(v, 0, 600_000));
     "worker_threads" "N" = "0", Both, "Threads that serve requests; 0 is one per core",

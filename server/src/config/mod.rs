@@ -57,6 +57,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest time for one request, its body included.
     pub request_timeout: Duration,
+    /// How long a stopping service is not ready and still takes requests.
+    pub shutdown_grace: Duration,
     /// Longest wait for running requests when stopping.
     pub shutdown_timeout: Duration,
 }
@@ -141,6 +143,7 @@ impl Config {
                 max_connections: 0,
                 header_timeout: Duration::ZERO,
                 request_timeout: Duration::ZERO,
+                shutdown_grace: Duration::ZERO,
                 shutdown_timeout: Duration::ZERO,
             },
             worker_threads: 0,
