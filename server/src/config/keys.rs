@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Backend, Config, LogFormat, NotificationUrl};
+use super::{Backend, Config, LogFormat, NotificationUrl, SecretSource};
 
 /// One configuration key.
 pub(crate) struct Key {
@@ -68,6 +68,8 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.backend, choice(v, &Backend::ALL, Backend::as_str));
     "data_dir" "DIR" = "data", TaskApi, "Directory of the embedded data file",
         |c, v| store(&mut c.data_dir, filled(v).map(Into::into));
+    "secrets" "SOURCE" = "env", TaskApi, "Where secrets are: env (TASK_SECRET_NAME), file:PATH (JSON) or dir:PATH (a file each)",
+        |c, v| store(&mut c.secrets, SecretSource::parse(v));
     "notification_url" "URL" = "", TaskApi, "Receiver of notifications (POST URL/notify); without it they stay in the local inbox",
         |c, v| store(&mut c.notification_url, NotificationUrl::parse(v).map(Some));
     "notification_timeout_ms" "MS" = "5000", TaskApi, "Longest wait for the receiver of a notification",

@@ -4,6 +4,7 @@
 //! problems are reported at once. This folder is the only place that reads the environment.
 
 mod keys;
+mod secrets;
 mod sources;
 mod suggest;
 mod url;
@@ -13,9 +14,11 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use adapters_direct::secrets::Variables;
 use task_core::ports::Redelivery;
 
 pub(crate) use keys::{KEYS, Key, Scope};
+pub use secrets::SecretSource;
 pub use sources::{ConfigError, Effective, Origin, Problem, Sources};
 pub use url::NotificationUrl;
 
@@ -28,6 +31,10 @@ pub struct Config {
     pub backend: Backend,
     /// The directory of the embedded data file.
     pub data_dir: PathBuf,
+    /// The store of the secrets that other keys name.
+    pub secrets: SecretSource,
+    /// The secrets of the environment; used if they are to come from there.
+    pub secret_variables: Variables,
     /// The receiver of notifications; `None` is the local inbox.
     pub notification_url: Option<NotificationUrl>,
     /// The longest wait for the receiver of a notification.
@@ -134,6 +141,8 @@ impl Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             backend: Backend::Embedded,
             data_dir: PathBuf::new(),
+            secrets: SecretSource::Environment,
+            secret_variables: Variables::default(),
             notification_url: None,
             notification_timeout: Duration::ZERO,
             redelivery: Redelivery::default(),
