@@ -79,7 +79,7 @@ pub struct Page {
 ///   (`keys_that_look_alike_are_different`)
 /// - **S4** `get_many` MUST answer in the order of its keys, one answer a key, and may repeat keys.
 ///   (`get_many_answers_in_the_order_of_its_keys`)
-/// - **S5** An empty value, and a key or a value beyond [`MAX_KEY_BYTES`](super::MAX_KEY_BYTES) or [`MAX_VALUE_BYTES`](super::MAX_VALUE_BYTES) MUST be refused as
+/// - **S5** An empty value, and a key or a value beyond [`MAX_KEY_BYTES`] or [`MAX_VALUE_BYTES`] MUST be refused as
 ///   `Invalid`, and the largest allowed one stored. (`limits_are_refused_and_the_largest_is_stored`)
 /// - **S6** Deleting without a condition MUST succeed whether or not the key has a value.
 ///   (`a_deletion_removes_and_may_be_repeated`)
@@ -125,10 +125,10 @@ pub struct Page {
 ///   its commit took effect, in commit order. (`events_are_published_if_and_only_if_committed`)
 ///
 /// With `guards`:
-/// - **S24** A commit MUST be refused as `Denied`, and change nothing, unless every [`Guard`](super::Guard) holds at
+/// - **S24** A commit MUST be refused as `Denied`, and change nothing, unless every [`Guard`] holds at
 ///   the moment it takes effect. (`a_commit_depends_on_its_guards`,
 ///   `a_raised_fence_stops_racing_commits`)
-/// - **S25** [`Raise`](super::WriteMode::Raise) MUST keep the greatest value and [`AtMost`](super::DeleteMode::AtMost) MUST spare a
+/// - **S25** [`WriteMode::Raise`] MUST keep the greatest value and [`DeleteMode::AtMost`] MUST spare a
 ///   greater one, both as one atomic step. (`a_raised_value_never_falls`)
 ///
 /// With `scan`:
@@ -153,6 +153,12 @@ pub struct Page {
 ///
 /// # Wrappers
 /// A wrapper MUST forward every method and denies `clippy::missing_trait_methods`.
+///
+/// [`MAX_KEY_BYTES`]: super::MAX_KEY_BYTES
+/// [`MAX_VALUE_BYTES`]: super::MAX_VALUE_BYTES
+/// [`Guard`]: super::Guard
+/// [`WriteMode::Raise`]: super::WriteMode::Raise
+/// [`DeleteMode::AtMost`]: super::DeleteMode::AtMost
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait StateStore: Debug + Send + Sync + 'static {
