@@ -3,6 +3,7 @@
 //! A flag beats a `TASK_…` variable, a variable beats the TOML file, the file beats the default. All
 //! problems are reported at once. This folder is the only place that reads the environment.
 
+mod direct;
 mod keys;
 mod secrets;
 mod sources;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use adapters_direct::secrets::Variables;
 use task_core::ports::Redelivery;
 
+pub use direct::{Direct, EventBusKind, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisLayout};
 pub(crate) use keys::{KEYS, Key, Scope};
 pub use secrets::SecretSource;
 pub use sources::{ConfigError, Effective, Origin, Problem, Sources};
@@ -35,6 +37,8 @@ pub struct Config {
     pub secrets: SecretSource,
     /// The secrets of the environment; used if they are to come from there.
     pub secret_variables: Variables,
+    /// Redis and the event bus of the direct backend.
+    pub direct: Direct,
     /// The receiver of notifications; `None` is the local inbox.
     pub notification_url: Option<NotificationUrl>,
     /// The longest wait for the receiver of a notification.
@@ -143,6 +147,7 @@ impl Config {
             data_dir: PathBuf::new(),
             secrets: SecretSource::Environment,
             secret_variables: Variables::default(),
+            direct: Direct::unset(),
             notification_url: None,
             notification_timeout: Duration::ZERO,
             redelivery: Redelivery::default(),
@@ -168,7 +173,11 @@ impl Config {
             longest_pause,
             ..
         } = self.redelivery;
-        let mut conflicts = Vec::new();
+        let mut conflicts = self.direct.conflicts();
+        if self.backend == Backend::Direct && self.notification_url.is_none() {
+            let problem = "must be set with the backend direct, which has no local inbox";
+            conflicts.push(("notification_url", problem.to_owned()));
+        }
         if first_pause > longest_pause {
             conflicts.push((
                 "redelivery_first_pause_ms",
