@@ -13,7 +13,7 @@ pub struct Direct {
     /// Where tasks live.
     pub redis: Redis,
     /// What carries events.
-    pub event_bus: EventBusKind,
+    pub bus: BusKind,
     /// Where events go, unless they go to Redis.
     pub kafka: Kafka,
 }
@@ -83,11 +83,11 @@ choice! {
 
 choice! {
     /// What carries events.
-    EventBusKind {
+    BusKind {
         /// Kafka topics.
         Kafka = "kafka",
         /// Streams in the Redis that has the tasks.
-        Redis = "redis",
+        RedisStreams = "redis-streams",
     }
 }
 
@@ -124,7 +124,7 @@ impl Direct {
                 password: None,
                 ca_file: None,
             },
-            event_bus: EventBusKind::Kafka,
+            bus: BusKind::Kafka,
             kafka: Kafka {
                 brokers: String::new(),
                 security: KafkaSecurity::Plaintext,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use task_core::ports::SecretName;
 
-use super::direct::{self, EventBusKind, KafkaMechanism, KafkaSecurity, RedisLayout};
+use super::direct::{self, BusKind, KafkaMechanism, KafkaSecurity, RedisLayout};
 use super::{Backend, Config, LogFormat, NotificationUrl, SecretSource};
 
 /// One configuration key.
@@ -83,8 +83,8 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.redis.password, secret(v));
     "redis_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Redis, instead of the machine's roots",
         |c, v| store(&mut c.direct.redis.ca_file, filled(v).map(|v| Some(v.into())));
-    "event_bus" "BUS" = "kafka", TaskApi, "What carries events of the direct backend: kafka or redis (streams)",
-        |c, v| store(&mut c.direct.event_bus, choice(v, EventBusKind::ALL, EventBusKind::as_str));
+    "bus" "BUS" = "kafka", TaskApi, "What carries events of the direct backend: kafka or redis-streams",
+        |c, v| store(&mut c.direct.bus, choice(v, BusKind::ALL, BusKind::as_str));
     "kafka_brokers" "HOST:PORT,.." = "127.0.0.1:9092", TaskApi, "Kafka brokers to begin with",
         |c, v| store(&mut c.direct.kafka.brokers, filled(v).map(str::to_owned));
     "kafka_security" "HOW" = "plaintext", TaskApi, "How bytes travel to Kafka: plaintext or tls",

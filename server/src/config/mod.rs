@@ -18,7 +18,7 @@ use std::time::Duration;
 use adapters_direct::secrets::Variables;
 use task_core::ports::Redelivery;
 
-pub use direct::{Direct, EventBusKind, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisLayout};
+pub use direct::{BusKind, Direct, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisLayout};
 pub(crate) use keys::{KEYS, Key, Scope};
 pub use secrets::SecretSource;
 pub use sources::{ConfigError, Effective, Origin, Problem, Sources};
