@@ -1,111 +1,312 @@
-//! Hands a batch of deliveries to a handler, in order within a key and side by side across keys.
+//! Hands deliveries to a handler, one after the other within a key and side by side across keys.
 //!
-//! Every event bus that delivers by itself uses it, so that order, panics and stopping mean the same
-//! on all of them. It knows nothing of positions, retries or dead letters: those are the bus's own.
+//! Every event bus that delivers by itself uses it, so that order, retries, panics and stopping mean
+//! the same on all of them. It knows nothing of positions, storage or dead-letter topics: a bus
+//! offers what it has read, and stores what [`Dispatcher::next`] says became of it.
+//!
+//! A call that has not ended at once runs in a task of its own, so calls go on while the bus is busy
+//! storing answers, and a slow one holds back nothing but its key.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::FutureExt;
+use tokio::task::{JoinSet, consume_budget};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::background::Stop;
-use crate::ports::{Answer, Delivery, EventHandler};
+use crate::ports::{Answer, Delivery, EventHandler, Redelivery, Subscription};
 
-/// What became of one delivery of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Dispatched {
-    /// The handler answered.
-    Answered(Answer),
-    /// The handler was not called: an earlier event of the key is to be retried, or the subscription
-    /// is stopping. This is no delivery and counts for nothing.
-    HeldBack,
+/// What became of a delivery; `P` is the bus's own place of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Handled<P> {
+    /// Acknowledged.
+    Done {
+        /// Its place.
+        place: P,
+    },
+    /// Dropped, or retried at its last allowed delivery: finished once it is a dead letter.
+    Dead {
+        /// Its place.
+        place: P,
+        /// The last delivery.
+        delivery: Delivery,
+    },
+    /// Kept in hand and delivered again by itself; a bus that can stores that it is to come.
+    Again {
+        /// Its place.
+        place: P,
+        /// Deliveries so far that count.
+        deliveries: u32,
+        /// When it is delivered again.
+        due: Instant,
+    },
 }
 
-/// Delivers a batch and answers once per delivery, in the batch's order.
+/// Runs the handler calls of one subscription.
 ///
-/// At most `concurrency` handler calls overlap, never two of one key. Deliveries with an empty key
-/// have no order. After a [`Answer::Retry`] the later deliveries of that key are held back.
-pub async fn dispatch(
-    handler: &dyn EventHandler,
-    batch: &[Delivery],
+/// It holds whatever it is offered: the bus bounds that by [`in_hand`](Self::in_hand).
+pub struct Dispatcher<P> {
+    handler: Arc<dyn EventHandler>,
     concurrency: usize,
-    stop: &Stop,
-) -> Vec<Dispatched> {
-    let mut results = vec![Dispatched::HeldBack; batch.len()];
-    let mut chains = stream::iter(chains(batch))
-        .map(|chain| deliver_in_order(handler, batch, chain, stop))
-        .buffer_unordered(concurrency.max(1));
-    while let Some(answers) = chains.next().await {
-        for (index, answer) in answers {
-            results[index] = Dispatched::Answered(answer);
-        }
-    }
-    results
+    redelivery: Redelivery,
+    running: JoinSet<(InHand<P>, Answer)>,
+    /// Those that may begin as soon as a call ends.
+    ready: VecDeque<InHand<P>>,
+    /// Those that wait for their time, by it; the number keeps equal times apart.
+    paused: BTreeMap<(Instant, u64), InHand<P>>,
+    pauses: u64,
+    /// What waits behind the one delivery of a key that is running, ready or paused.
+    behind: HashMap<Box<str>, VecDeque<InHand<P>>>,
+    in_hand: usize,
+    stopped: bool,
 }
 
-/// The batch's indices, grouped by key, each group in order.
-fn chains(batch: &[Delivery]) -> Vec<Vec<usize>> {
-    let mut chains: Vec<Vec<usize>> = Vec::new();
-    let mut chain_of_key: HashMap<&str, usize> = HashMap::new();
-    for (index, delivery) in batch.iter().enumerate() {
-        if delivery.key.is_empty() {
-            chains.push(vec![index]);
-            continue;
-        }
-        let chain = *chain_of_key.entry(&delivery.key).or_insert_with(|| {
-            chains.push(Vec::new());
-            chains.len() - 1
-        });
-        chains[chain].push(index);
-    }
-    chains
+struct InHand<P> {
+    place: P,
+    delivery: Delivery,
+    due: Instant,
 }
 
-async fn deliver_in_order(
-    handler: &dyn EventHandler,
-    batch: &[Delivery],
-    chain: Vec<usize>,
-    stop: &Stop,
-) -> Vec<(usize, Answer)> {
-    let mut answers = Vec::with_capacity(chain.len());
-    for index in chain {
-        if stop.is_raised() {
-            break;
-        }
-        let answer = deliver(handler, &batch[index]).await;
-        answers.push((index, answer));
-        if answer == Answer::Retry {
-            break;
+impl<P: Clone + Send + 'static> Dispatcher<P> {
+    /// A dispatcher with the subscription's concurrency and redelivery.
+    #[must_use]
+    pub fn new(handler: Arc<dyn EventHandler>, subscription: &Subscription) -> Self {
+        Self {
+            handler,
+            concurrency: subscription.concurrency.max(1),
+            redelivery: subscription.redelivery,
+            running: JoinSet::new(),
+            ready: VecDeque::new(),
+            paused: BTreeMap::new(),
+            pauses: 0,
+            behind: HashMap::new(),
+            in_hand: 0,
+            stopped: false,
         }
     }
-    answers
+
+    /// Takes a delivery in hand, behind those of its key. An empty key has no order.
+    ///
+    /// Its `attempt` is 1, or one more than the deliveries that were stored for it.
+    pub fn offer(&mut self, place: P, delivery: Delivery) {
+        self.offer_at(Instant::now(), place, delivery);
+    }
+
+    /// As [`offer`](Self::offer), for a delivery that is not due yet and holds back its key till then.
+    pub fn offer_at(&mut self, due: Instant, place: P, delivery: Delivery) {
+        let in_hand = InHand {
+            place,
+            delivery,
+            due,
+        };
+        self.in_hand += 1;
+        if !in_hand.delivery.key.is_empty() {
+            match self.behind.entry(in_hand.delivery.key.clone()) {
+                Entry::Occupied(mut queue) => return queue.get_mut().push_back(in_hand),
+                Entry::Vacant(queue) => _ = queue.insert(VecDeque::new()),
+            }
+        }
+        self.take_turn(in_hand);
+    }
+
+    /// Deliveries that were offered and are not finished.
+    #[must_use]
+    pub fn in_hand(&self) -> usize {
+        self.in_hand
+    }
+
+    /// Deliveries that run or could run: those in hand that wait neither for a time nor for their key.
+    ///
+    /// A bus reads ahead until this is as much as it wants.
+    #[must_use]
+    pub fn at_work(&self) -> usize {
+        self.running.len() + self.ready.len()
+    }
+
+    /// Deliveries of a key that wait behind its first one.
+    #[must_use]
+    pub fn behind(&self, key: &str) -> usize {
+        self.behind.get(key).map_or(0, VecDeque::len)
+    }
+
+    /// Begins what may begin and waits for the next call to end.
+    ///
+    /// `None` when nothing is in hand, and after [`stop`](Self::stop) when no call runs any more.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub async fn next(&mut self) -> Option<Handled<P>> {
+        // A handler that always answers at once would otherwise keep a busy bus from ever yielding.
+        consume_budget().await;
+        loop {
+            if let Some(handled) = self.try_next() {
+                return Some(handled);
+            }
+            let due = self.paused.first_key_value().map(|((due, _), _)| *due);
+            let due = due.filter(|_| !self.stopped);
+            let ended = match (self.running.is_empty(), due) {
+                (true, None) => return None,
+                (true, Some(due)) => {
+                    sleep_until(due).await;
+                    None
+                }
+                (false, None) => self.running.join_next().await,
+                (false, Some(due)) => {
+                    let ended = timeout_at(due, self.running.join_next()).await;
+                    ended.ok().flatten()
+                }
+            };
+            if let Some(Ok((in_hand, answer))) = ended {
+                return Some(self.settle(in_hand, answer));
+            }
+        }
+    }
+
+    /// Begins what may begin and answers a call that has ended already, without waiting.
+    pub fn try_next(&mut self) -> Option<Handled<P>> {
+        // Nothing aborts a call, and it catches its own panic: an error is a runtime that shuts down.
+        while let Some(ended) = self.running.try_join_next() {
+            if let Ok((in_hand, answer)) = ended {
+                return Some(self.settle(in_hand, answer));
+            }
+        }
+        if self.stopped {
+            return None;
+        }
+        let now = Instant::now();
+        while let Some(first) = self.paused.first_entry().filter(|e| e.key().0 <= now) {
+            self.ready.push_back(first.remove());
+        }
+        while self.running.len() < self.concurrency
+            && let Some(in_hand) = self.ready.pop_front()
+        {
+            let mut call = Box::pin(call(Arc::clone(&self.handler), in_hand));
+            // Most calls of a busy bus end at once, and a task costs more than they do.
+            match call.as_mut().now_or_never() {
+                Some((in_hand, answer)) => return Some(self.settle(in_hand, answer)),
+                None => drop(self.running.spawn(call)),
+            }
+        }
+        None
+    }
+
+    /// Lets no further call begin; [`next`](Self::next) still answers those that run.
+    pub fn stop(&mut self) {
+        self.stopped = true;
+    }
+
+    /// Forgets those in hand that are not running and whose place belongs to somebody else now.
+    ///
+    /// A call that runs is answered as ever; a retry that it asks for stays in hand.
+    pub fn forget(&mut self, is_gone: impl Fn(&P) -> bool) {
+        for queue in self.behind.values_mut() {
+            let before = queue.len();
+            queue.retain(|in_hand| !is_gone(&in_hand.place));
+            self.in_hand -= before - queue.len();
+        }
+        let ready = std::mem::take(&mut self.ready).into_iter();
+        let paused = std::mem::take(&mut self.paused).into_values();
+        // Those that were due stay due: taking their turn again sorts both kinds as before.
+        for in_hand in ready.chain(paused) {
+            match is_gone(&in_hand.place) {
+                true => self.release(&in_hand.delivery.key),
+                false => self.take_turn(in_hand),
+            }
+        }
+    }
+
+    fn settle(&mut self, mut in_hand: InHand<P>, answer: Answer) -> Handled<P> {
+        let Redelivery {
+            max_deliveries,
+            first_pause,
+            longest_pause,
+        } = self.redelivery;
+        let deliveries = in_hand.delivery.attempt;
+        let place = in_hand.place.clone();
+        match answer {
+            Answer::Ack => {
+                self.release(&in_hand.delivery.key);
+                Handled::Done { place }
+            }
+            Answer::Retry if deliveries < max_deliveries => {
+                in_hand.delivery.attempt += 1;
+                self.again(in_hand, self.redelivery.pause_after(deliveries))
+            }
+            Answer::Postpone(pause) => {
+                let pause = pause.max(first_pause).min(longest_pause);
+                self.again(in_hand, pause)
+            }
+            Answer::Retry | Answer::Drop => {
+                let delivery = in_hand.delivery;
+                self.release(&delivery.key);
+                tracing::warn!(
+                    topic = %delivery.topic, key = %delivery.key, deliveries, "event is a dead letter"
+                );
+                Handled::Dead { place, delivery }
+            }
+        }
+    }
+
+    fn again(&mut self, mut in_hand: InHand<P>, pause: Duration) -> Handled<P> {
+        in_hand.due = Instant::now() + pause;
+        let handled = Handled::Again {
+            place: in_hand.place.clone(),
+            deliveries: in_hand.delivery.attempt.saturating_sub(1),
+            due: in_hand.due,
+        };
+        self.pause(in_hand);
+        handled
+    }
+
+    /// Finishes the first delivery of a key; the next one has its turn.
+    fn release(&mut self, key: &str) {
+        self.in_hand -= 1;
+        let Some(queue) = self.behind.get_mut(key) else {
+            return;
+        };
+        match queue.pop_front() {
+            Some(next) => self.take_turn(next),
+            None => drop(self.behind.remove(key)),
+        }
+    }
+
+    fn take_turn(&mut self, in_hand: InHand<P>) {
+        if in_hand.due > Instant::now() {
+            self.pause(in_hand);
+        } else {
+            self.ready.push_back(in_hand);
+        }
+    }
+
+    fn pause(&mut self, in_hand: InHand<P>) {
+        self.pauses += 1;
+        self.paused.insert((in_hand.due, self.pauses), in_hand);
+    }
 }
 
-async fn deliver(handler: &dyn EventHandler, delivery: &Delivery) -> Answer {
+async fn call<P>(handler: Arc<dyn EventHandler>, in_hand: InHand<P>) -> (InHand<P>, Answer) {
+    let delivery = &in_hand.delivery;
     let call = AssertUnwindSafe(handler.handle(delivery)).catch_unwind();
-    call.await.unwrap_or_else(|_| {
+    let answer = call.await.unwrap_or_else(|_| {
         tracing::error!(topic = %delivery.topic, key = %delivery.key, "event handler panicked");
         Answer::Retry
-    })
+    });
+    (in_hand, answer)
+}
+
+impl<P> fmt::Debug for Dispatcher<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("in_hand", &self.in_hand)
+            .field("running", &self.running.len())
+            .field("paused", &self.paused.len())
+            .finish_non_exhaustive()
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ports::Topic;
-
-    fn delivery(key: &str) -> Delivery {
-        Delivery {
-            topic: Topic::new("t"),
-            key: key.into(),
-            payload: bytes::Bytes::new(),
-            attempt: 1,
-        }
-    }
-
-    #[test]
-    fn a_chain_holds_one_key_in_order_and_no_key_is_no_chain() {
-        let batch = ["a", "b", "", "a", ""].map(delivery);
-        assert_eq!(chains(&batch), [vec![0, 3], vec![1], vec![2], vec![4]]);
-    }
-}
+mod tests;

@@ -1,19 +1,21 @@
 //! An event bus in memory.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
+use futures_util::future::{Either, select};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::lock;
 use crate::background::{Background, Stop};
-use crate::dispatch::{Dispatched, dispatch};
+use crate::dispatch::{Dispatcher, Handled};
 use crate::ports::{
-    Answer, BusCapability, CapabilitySet, Delivery, ErrorKind, Event, EventBus, EventHandler,
-    Group, PortError, StartAt, Subscription, Topic,
+    BusCapability, CapabilitySet, Delivery, ErrorKind, Event, EventBus, EventHandler, Group,
+    PortError, StartAt, Subscription, Topic,
 };
 
 const BACKEND: &str = "memory";
@@ -23,9 +25,6 @@ const MAX_HISTORY: usize = 10_000;
 
 /// Events that wait for one group before publishing is refused.
 const MAX_WAITING: usize = 100_000;
-
-/// Deliveries handled before their answers are applied.
-const BATCH: usize = 256;
 
 /// An [`EventBus`] that lives and dies with the process. A clone shares its events.
 #[derive(Clone, Default)]
@@ -58,13 +57,12 @@ struct State {
 
 #[derive(Default)]
 struct Waiting {
-    events: VecDeque<WaitingEvent>,
+    /// Events that are not finished, by place.
+    events: BTreeMap<u64, WaitingEvent>,
     subscribed: bool,
 }
 
-#[derive(Clone)]
 struct WaitingEvent {
-    place: u64,
     event: Event,
     deliveries: u32,
     due: Instant,
@@ -92,12 +90,10 @@ impl State {
             );
         }
         self.last_place += 1;
-        let place = self.last_place;
         for ((topic, _), waiting) in &mut self.groups {
             if *topic == event.topic {
-                waiting
-                    .events
-                    .push_back(WaitingEvent::new(place, event.clone()));
+                let event = WaitingEvent::new(event.clone());
+                waiting.events.insert(self.last_place, event);
             }
         }
         let history = self.history.entry(event.topic.clone()).or_default();
@@ -108,41 +104,31 @@ impl State {
         Ok(())
     }
 
-    fn events_from(&self, topic: &Topic, start: &StartAt) -> VecDeque<WaitingEvent> {
+    fn events_from(&self, topic: &Topic, start: &StartAt) -> Vec<Event> {
         match start {
-            StartAt::End => VecDeque::new(),
+            StartAt::End => Vec::new(),
             StartAt::Beginning => {
                 let history = self.history.get(topic).into_iter().flatten();
-                history
-                    .map(|event| WaitingEvent::new(0, event.clone()))
-                    .collect()
+                history.cloned().collect()
             }
-            StartAt::Group(other) => match self.groups.get(&(topic.clone(), other.clone())) {
-                Some(waiting) => waiting
-                    .events
-                    .iter()
-                    .map(|waiting| WaitingEvent::new(waiting.place, waiting.event.clone()))
-                    .collect(),
-                None => VecDeque::new(),
-            },
+            StartAt::Group(other) => {
+                let other = self.groups.get(&(topic.clone(), other.clone()));
+                let waiting = other.into_iter().flat_map(|other| other.events.values());
+                waiting.map(|waiting| waiting.event.clone()).collect()
+            }
         }
     }
 
     fn join(&mut self, subscription: &Subscription) -> Result<(), PortError> {
         let key = (subscription.topic.clone(), subscription.group.clone());
         if !self.groups.contains_key(&key) {
-            let mut events = self.events_from(&subscription.topic, &subscription.start);
-            for waiting in &mut events {
+            let mut waiting = Waiting::default();
+            for event in self.events_from(&subscription.topic, &subscription.start) {
                 self.last_place += 1;
-                waiting.place = self.last_place;
+                let event = WaitingEvent::new(event);
+                waiting.events.insert(self.last_place, event);
             }
-            self.groups.insert(
-                key.clone(),
-                Waiting {
-                    events,
-                    subscribed: false,
-                },
-            );
+            self.groups.insert(key.clone(), waiting);
         }
         let waiting = self.groups.entry(key).or_default();
         if waiting.subscribed {
@@ -159,9 +145,8 @@ impl State {
 }
 
 impl WaitingEvent {
-    fn new(place: u64, event: Event) -> Self {
+    fn new(event: Event) -> Self {
         Self {
-            place,
             event,
             deliveries: 0,
             due: Instant::now(),
@@ -201,93 +186,74 @@ impl Member {
     }
 
     async fn run(self, handler: Arc<dyn EventHandler>, mut stop: Stop) {
+        let mut dispatcher = Dispatcher::new(handler, &self.subscription);
+        let mut taken = 0;
         while !stop.is_raised() {
             // Registered before looking, so that an event published in between wakes us.
             let published = self.shared.published.notified();
-            let (due, next) = self.due(Instant::now());
-            if due.is_empty() {
-                let wait = async {
-                    match next {
-                        // Falling due is the time-out of the wait; both ways we look again.
-                        Some(next) => drop(tokio::time::timeout_at(next, published).await),
-                        None => published.await,
-                    }
-                };
-                stop.or(wait).await;
+            taken = self.take(taken, &mut dispatcher);
+            if dispatcher.in_hand() == 0 {
+                stop.or(published).await;
                 continue;
             }
-            let batch: Vec<Delivery> = due.iter().map(WaitingEvent::delivery).collect();
-            let results = dispatch(&*handler, &batch, self.subscription.concurrency, &stop).await;
-            self.settle(&due, &results);
+            let ended = async {
+                match select(pin!(dispatcher.next()), pin!(published)).await {
+                    Either::Left((handled, _)) => handled,
+                    Either::Right(_) => None,
+                }
+            };
+            if let Some(Some(handled)) = stop.or(ended).await {
+                self.settle(handled, &mut dispatcher);
+            }
+        }
+        dispatcher.stop();
+        while let Some(handled) = dispatcher.next().await {
+            self.settle(handled, &mut dispatcher);
         }
     }
 
-    /// Events to deliver now, and when the next one falls due.
-    fn due(&self, now: Instant) -> (Vec<WaitingEvent>, Option<Instant>) {
+    /// Takes everything after a place in hand, which is no more than may wait; answers the last place.
+    fn take(&self, after: u64, dispatcher: &mut Dispatcher<u64>) -> u64 {
         self.with_waiting(|waiting| {
-            let mut held: HashSet<&str> = HashSet::new();
-            let mut due = Vec::new();
-            let mut next: Option<Instant> = None;
-            for event in &waiting.events {
-                let key = &*event.event.key;
-                if held.contains(key) {
-                    continue;
-                }
-                if event.due > now {
-                    next = Some(next.map_or(event.due, |next| next.min(event.due)));
-                    if !key.is_empty() {
-                        held.insert(key);
-                    }
-                } else if due.len() < BATCH {
-                    due.push(event.clone());
-                }
+            let mut last = after;
+            for (place, waiting) in waiting.events.range(after + 1..) {
+                dispatcher.offer_at(waiting.due, *place, waiting.delivery());
+                last = *place;
             }
-            (due, next)
+            last
         })
     }
 
-    fn settle(&self, due: &[WaitingEvent], results: &[Dispatched]) {
-        let redelivery = &self.subscription.redelivery;
-        let mut done = HashSet::new();
-        let mut again = HashMap::new();
-        for (waiting, result) in due.iter().zip(results) {
-            let deliveries = waiting.deliveries + 1;
-            match result {
-                Dispatched::HeldBack => {}
-                Dispatched::Answered(Answer::Ack) => {
-                    done.insert(waiting.place);
-                }
-                Dispatched::Answered(Answer::Retry) if deliveries < redelivery.max_deliveries => {
-                    let due = Instant::now() + redelivery.pause_after(deliveries);
-                    again.insert(waiting.place, (deliveries, due));
-                }
-                Dispatched::Answered(Answer::Retry | Answer::Drop) => {
-                    if self.bury(&waiting.event) {
-                        done.insert(waiting.place);
-                    } else {
-                        let due = Instant::now() + redelivery.pause_after(deliveries);
-                        again.insert(waiting.place, (deliveries, due));
-                    }
-                }
+    fn settle(&self, handled: Handled<u64>, dispatcher: &mut Dispatcher<u64>) {
+        match handled {
+            Handled::Done { place } => self.finish(place),
+            Handled::Dead { place, delivery } if self.bury(&delivery) => self.finish(place),
+            Handled::Dead { place, delivery } => {
+                let due = Instant::now() + self.subscription.redelivery.longest_pause;
+                dispatcher.offer_at(due, place, delivery);
             }
+            Handled::Again {
+                place,
+                deliveries,
+                due,
+            } => self.with_waiting(|waiting| {
+                if let Some(waiting) = waiting.events.get_mut(&place) {
+                    waiting.deliveries = deliveries;
+                    waiting.due = due;
+                }
+            }),
         }
-        self.with_waiting(|waiting| {
-            waiting.events.retain(|event| !done.contains(&event.place));
-            for event in &mut waiting.events {
-                if let Some((deliveries, due)) = again.get(&event.place) {
-                    event.deliveries = *deliveries;
-                    event.due = *due;
-                }
-            }
-        });
+    }
+
+    fn finish(&self, place: u64) {
+        self.with_waiting(|waiting| waiting.events.remove(&place));
     }
 
     /// Moves an event to the dead-letter topic; if that is full, the event stays where it is.
-    fn bury(&self, event: &Event) -> bool {
-        let dead = Event {
-            topic: self.subscription.dead_letter.clone(),
-            ..event.clone()
-        };
+    fn bury(&self, delivery: &Delivery) -> bool {
+        let dead = delivery
+            .clone()
+            .into_event(self.subscription.dead_letter.clone());
         let buried = lock(&self.shared.state).publish(&dead);
         if let Err(error) = &buried {
             tracing::warn!(%error, "dead letter delivered again");

@@ -109,6 +109,18 @@ pub struct Delivery {
     pub attempt: u32,
 }
 
+impl Delivery {
+    /// The event that carries this delivery to another topic, its dead-letter topic for example.
+    #[must_use]
+    pub fn into_event(self, topic: Topic) -> Event {
+        Event {
+            topic,
+            key: self.key,
+            payload: self.payload,
+        }
+    }
+}
+
 /// What a handler says of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Answer {
@@ -116,6 +128,9 @@ pub enum Answer {
     Ack,
     /// Not now: delivered again after a pause, and dead-lettered after too many attempts.
     Retry,
+    /// Not now, for a reason that is not this event's: delivered again after this pause, kept within
+    /// the shortest and the longest one of the [`Redelivery`]. It does not count as a delivery.
+    Postpone(Duration),
     /// Never: dead-lettered at once.
     Drop,
 }
