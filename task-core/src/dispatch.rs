@@ -11,10 +11,12 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use tokio::task::{JoinSet, consume_budget};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -127,12 +129,6 @@ impl<P: Clone + Send + 'static> Dispatcher<P> {
         self.running.len() + self.ready.len()
     }
 
-    /// Deliveries of a key that wait behind its first one.
-    #[must_use]
-    pub fn behind(&self, key: &str) -> usize {
-        self.behind.get(key).map_or(0, VecDeque::len)
-    }
-
     /// Begins what may begin and waits for the next call to end.
     ///
     /// `None` when nothing is in hand, and after [`stop`](Self::stop) when no call runs any more.
@@ -164,6 +160,22 @@ impl<P: Clone + Send + 'static> Dispatcher<P> {
                 return Some(self.settle(in_hand, answer));
             }
         }
+    }
+
+    /// As [`next`](Self::next), but gives up when `other` ends; with nothing in hand it waits for that.
+    ///
+    /// # Cancel safety
+    /// Cancel safe, if `other` is.
+    pub async fn next_or(&mut self, other: impl Future + Send) -> Option<Handled<P>> {
+        let mut other = pin!(other);
+        let handled = match select(pin!(self.next()), other.as_mut()).await {
+            Either::Left((handled, _)) => handled,
+            Either::Right(_) => return None,
+        };
+        if handled.is_none() {
+            other.await;
+        }
+        handled
     }
 
     /// Begins what may begin and answers a call that has ended already, without waiting.

@@ -21,7 +21,7 @@ pub(super) struct PlacedEvent {
     pub(super) payload: Bytes,
 }
 
-/// An event that a group has taken in hand and not finished.
+/// An event that a group has read and not finished.
 #[derive(Debug, Clone)]
 pub(super) struct StoredRetry {
     pub(super) event: PlacedEvent,
@@ -184,12 +184,12 @@ fn placed(row: &Row<'_>) -> rusqlite::Result<PlacedEvent> {
     })
 }
 
-/// What a group has done with a batch, to be stored in one step.
-#[derive(Debug, Default, Clone)]
+/// What a group has done since it last stored that; stored in one step.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Progress {
-    /// The last event taken in hand.
+    /// Everything up to this place is finished or a retry.
     pub(super) position: i64,
-    /// Retried or held back: place, deliveries, due at (microseconds since 1970).
+    /// New retries, and those that changed: place, deliveries, due at (microseconds since 1970).
     pub(super) again: Vec<(i64, u32, i64)>,
     /// Finished ones that were stored as retries.
     pub(super) done: Vec<i64>,

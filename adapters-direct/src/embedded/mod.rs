@@ -22,6 +22,7 @@ mod database;
 mod error;
 mod event_bus;
 mod events;
+mod ledger;
 mod notifier;
 mod reader;
 mod records;

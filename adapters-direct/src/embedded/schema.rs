@@ -46,14 +46,14 @@ CREATE TABLE events (
     PRIMARY KEY (topic, place)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE positions (        -- the last event that a group has taken in hand
+CREATE TABLE positions (        -- a group has finished everything up to here, but for its retries
     topic TEXT NOT NULL,
     consumer TEXT NOT NULL,
     place INTEGER NOT NULL,
     PRIMARY KEY (topic, consumer)
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE retries (          -- events at or before a group's position that are not done
+CREATE TABLE retries (          -- events that a group has read and not finished
     topic TEXT NOT NULL,
     consumer TEXT NOT NULL,
     place INTEGER NOT NULL,

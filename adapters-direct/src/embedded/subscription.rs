@@ -1,30 +1,40 @@
 //! One group's way through a topic.
 //!
-//! A group's position moves past an event as soon as the event is taken in hand. What is not done by
-//! then is stored as a retry in the same step, so a failing event holds back its own key and nothing
-//! else, and a crash repeats at most one batch.
+//! Handler calls run as long as they like. What they answer is stored in groups: whatever has ended
+//! since the last write is one write. A crash repeats what was not stored yet, and what is stored only
+//! as lying behind an event that still holds the position: that of about [`LONGEST_HOLD`] at most.
 
-use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use task_core::background::Stop;
-use task_core::dispatch::{Dispatched, dispatch};
-use task_core::ports::{Answer, Delivery, Event, EventHandler, PortError, Subscription};
-use tokio::time::Instant;
+use task_core::dispatch::{Dispatcher, Handled};
+use task_core::ports::{Delivery, EventHandler, PortError, Subscription};
+use tokio::task::consume_budget;
+use tokio::time::{Instant, timeout};
 
 use super::database::Database;
 use super::event_bus::Place;
-use super::events::{self, PlacedEvent, Progress};
+use super::events::{self, PlacedEvent, Progress, StoredRetry};
+use super::ledger::Ledger;
 use super::writer::Urgency;
 
-/// Deliveries handled before their answers are stored.
-const BATCH: usize = 256;
+/// Deliveries that run or could run before it reads no further.
+const READ_AHEAD: usize = 256;
 
-/// Unfinished events of one group; beyond that it takes no new ones in hand.
-const MAX_UNFINISHED: usize = 10_000;
+/// Answers that are stored at once.
+const MAX_STORED: usize = 1024;
 
-/// Events taken in hand between two trims of the topic.
+/// Unfinished events of one group; beyond that it reads no further.
+///
+/// They are reached only behind failures, or behind calls that do not end: by so many keys at once, or
+/// by so many events of one key.
+const MAX_IN_HAND: usize = 10_000;
+
+/// How long an unfinished event keeps the position before it, while later ones are finished.
+const LONGEST_HOLD: Duration = Duration::from_secs(1);
+
+/// Events finished between two trims of the topic.
 const TRIM_EVERY: usize = 4096;
 
 /// How often it looks without being woken: a publisher that gave up waiting wakes nobody.
@@ -33,32 +43,16 @@ const POLL: Duration = Duration::from_secs(1);
 /// Pause after the file refused to be read or written.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// An event in hand.
-#[derive(Debug, Clone)]
-struct InHand {
-    event: PlacedEvent,
-    deliveries: u32,
-    due: Instant,
-}
-
-impl InHand {
-    fn new(event: PlacedEvent) -> Self {
-        Self {
-            event,
-            deliveries: 0,
-            due: Instant::now(),
-        }
-    }
-}
-
 /// A running subscription.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     database: Arc<Database>,
     subscription: Subscription,
-    position: i64,
-    /// Unfinished events at or before the position, by place.
-    unfinished: BTreeMap<i64, InHand>,
+    ledger: Ledger,
+    /// The retries that were stored before this subscription began.
+    retries: Vec<StoredRetry>,
+    /// The event that holds the position back, and since when.
+    held_since: Option<(i64, Instant)>,
     since_trim: usize,
     _place: Place,
 }
@@ -82,22 +76,13 @@ impl Subscriber {
                 events::read_retries(connection, wanted.topic.as_str(), wanted.group.as_str())
             })
             .await?;
-        let now = Instant::now();
-        let wall = database.clock().now().unix_micros();
-        let unfinished = retries.into_iter().map(|retry| {
-            let left = u64::try_from(retry.due_at.saturating_sub(wall)).unwrap_or(0);
-            // A clock that stepped back must not hold an event for longer than its longest pause.
-            let pause = Duration::from_micros(left).min(subscription.redelivery.longest_pause);
-            let in_hand = InHand {
-                event: retry.event,
-                deliveries: retry.deliveries,
-                due: now + pause,
-            };
-            (in_hand.event.place, in_hand)
-        });
+        let known = retries
+            .iter()
+            .map(|retry| (retry.event.place, retry.deliveries));
         Ok(Self {
-            position,
-            unfinished: unfinished.collect(),
+            ledger: Ledger::at(position, known),
+            retries,
+            held_since: None,
             since_trim: 0,
             database,
             subscription,
@@ -107,119 +92,139 @@ impl Subscriber {
 
     pub(super) async fn run(mut self, handler: Arc<dyn EventHandler>, mut stop: Stop) {
         let database = Arc::clone(&self.database);
+        let mut dispatcher = Dispatcher::new(handler, &self.subscription);
+        self.resume(&mut dispatcher);
         while !stop.is_raised() {
             // Registered before reading, so that an event published in between wakes us.
             let published = database.published().notified();
-            let pause = match self.step(&*handler, &stop).await {
-                Ok(true) => continue,
-                Ok(false) => self.next_due(),
-                Err(error) => {
-                    tracing::warn!(%error, group = %self.subscription.group, "subscription waits");
-                    Some(Instant::now() + PAUSE_AFTER_ERROR)
-                }
-            };
-            let poll = Instant::now() + POLL;
-            let until = pause.map_or(poll, |due| due.min(poll));
-            // The time-out is the wait's other end; both ways we look again.
-            stop.or(tokio::time::timeout_at(until, published)).await;
-        }
-    }
-
-    /// Delivers what is due; answers whether anything was.
-    async fn step(&mut self, handler: &dyn EventHandler, stop: &Stop) -> Result<bool, PortError> {
-        let (mut batch, waiting) = self.due(Instant::now());
-        let mut held = Vec::new();
-        let mut position = self.position;
-        if batch.len() < BATCH && self.unfinished.len() < MAX_UNFINISHED {
-            for event in self.read(BATCH - batch.len()).await? {
-                position = event.place;
-                let in_hand = InHand::new(event);
-                if waiting.contains(&in_hand.event.key) {
-                    held.push(in_hand);
-                } else {
-                    batch.push(in_hand);
-                }
+            let ended = self.receive(&mut dispatcher, &stop).await;
+            if let Err(error) = &ended {
+                tracing::warn!(%error, group = %self.subscription.group, "subscription waits");
             }
-        }
-        if batch.is_empty() && held.is_empty() {
-            return Ok(false);
-        }
-        let deliveries: Vec<Delivery> = batch.iter().map(|event| self.delivery(event)).collect();
-        let concurrency = self.subscription.concurrency;
-        let results = dispatch(handler, &deliveries, concurrency, stop).await;
-        self.settle(batch.into_iter().zip(results), held, position, stop)
-            .await?;
-        Ok(true)
-    }
-
-    /// Stores what became of a batch, then remembers it.
-    async fn settle(
-        &mut self,
-        batch: impl Iterator<Item = (InHand, Dispatched)> + Send,
-        held: Vec<InHand>,
-        position: i64,
-        stop: &Stop,
-    ) -> Result<(), PortError> {
-        let redelivery = self.subscription.redelivery;
-        let mut unfinished = held;
-        let mut progress = Progress {
-            position,
-            ..Progress::default()
-        };
-        for (mut in_hand, result) in batch {
-            let deliveries = in_hand.deliveries + 1;
-            match result {
-                Dispatched::HeldBack => unfinished.push(in_hand),
-                Dispatched::Answered(Answer::Retry) if deliveries < redelivery.max_deliveries => {
-                    in_hand.deliveries = deliveries;
-                    in_hand.due = Instant::now() + redelivery.pause_after(deliveries);
-                    unfinished.push(in_hand);
-                }
-                Dispatched::Answered(answer) => {
-                    progress.done.push(in_hand.event.place);
-                    if answer != Answer::Ack {
-                        progress.dead.push(self.dead_letter(&in_hand));
+            self.let_pass_what_takes_long();
+            match self.ledger.take() {
+                Some(progress) => self.store_until_done(progress, &mut stop).await,
+                None => {
+                    // The time-out is the wait's other end; both ways we look again.
+                    let woken = timeout(POLL, published);
+                    if let Some(Some(handled)) = stop.or(dispatcher.next_or(woken)).await {
+                        self.note(handled);
                     }
                 }
             }
         }
-        let wall = self.database.clock().now();
-        progress.again = unfinished
-            .iter()
-            .map(|in_hand| {
-                let pause = in_hand.due.saturating_duration_since(Instant::now());
-                let due_at = wall.saturating_add(pause).unix_micros();
-                (in_hand.event.place, in_hand.deliveries, due_at)
-            })
-            .collect();
-        // Those that were never stored as retries need not be removed from them.
-        let finished = progress.done.clone();
-        progress
-            .done
-            .retain(|place| self.unfinished.contains_key(place));
-        self.since_trim += finished.len();
-        self.store_until_done(progress, stop).await?;
-        for place in finished {
-            self.unfinished.remove(&place);
+        dispatcher.stop();
+        while let Some(handled) = dispatcher.next().await {
+            self.note(handled);
         }
-        for in_hand in unfinished {
-            self.unfinished.insert(in_hand.event.place, in_hand);
+        self.ledger.let_pass();
+        if let Some(progress) = self.ledger.take() {
+            self.store_until_done(progress, &mut stop).await;
         }
-        self.position = position;
-        Ok(())
+    }
+
+    /// Takes the retries of earlier subscriptions in hand.
+    fn resume(&mut self, dispatcher: &mut Dispatcher<i64>) {
+        let now = Instant::now();
+        let wall = self.database.clock().now().unix_micros();
+        for retry in std::mem::take(&mut self.retries) {
+            let left = u64::try_from(retry.due_at.saturating_sub(wall)).unwrap_or(0);
+            // A clock that stepped back must not hold an event for longer than its longest pause.
+            let longest = self.subscription.redelivery.longest_pause;
+            let pause = Duration::from_micros(left).min(longest);
+            let place = retry.event.place;
+            let delivery = self.delivery(retry.event, retry.deliveries);
+            dispatcher.offer_at(now + pause, place, delivery);
+        }
+    }
+
+    /// Reads what there is room for and notes what has ended, until neither is left or it is a lot.
+    async fn receive(
+        &mut self,
+        dispatcher: &mut Dispatcher<i64>,
+        stop: &Stop,
+    ) -> Result<(), PortError> {
+        let mut ended = 0;
+        loop {
+            let room = READ_AHEAD
+                .saturating_sub(dispatcher.at_work())
+                .min(MAX_IN_HAND.saturating_sub(dispatcher.in_hand()));
+            let events = self.read(room).await?;
+            if stop.is_raised() {
+                return Ok(());
+            }
+            let is_last = events.len() < room || room == 0;
+            for event in events {
+                let place = event.place;
+                if self.ledger.read(place) {
+                    dispatcher.offer(place, self.delivery(event, 0));
+                }
+            }
+            while let Some(handled) = dispatcher.try_next() {
+                self.note(handled);
+                ended += 1;
+                if ended == MAX_STORED {
+                    return Ok(());
+                }
+                // Calls that end at once would otherwise keep a worker from everything else.
+                consume_budget().await;
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Enters in the books what became of a delivery.
+    fn note(&mut self, handled: Handled<i64>) {
+        match handled {
+            Handled::Done { place } => {
+                self.since_trim += 1;
+                self.ledger.finish(place, None);
+            }
+            Handled::Dead { place, delivery } => {
+                self.since_trim += 1;
+                let topic = self.subscription.dead_letter.clone();
+                self.ledger.finish(place, Some(delivery.into_event(topic)));
+            }
+            Handled::Again {
+                place,
+                deliveries,
+                due,
+            } => {
+                let pause = due.saturating_duration_since(Instant::now());
+                let due_at = self.database.clock().now().saturating_add(pause);
+                self.ledger.retry(place, deliveries, due_at.unix_micros());
+            }
+        }
+    }
+
+    /// Stops holding the position for events that later ones have overtaken a while ago.
+    fn let_pass_what_takes_long(&mut self) {
+        let now = Instant::now();
+        self.held_since = match (self.ledger.holds_back(), self.held_since) {
+            (Some(place), Some((held, since))) if place == held => {
+                if now - since < LONGEST_HOLD {
+                    return;
+                }
+                self.ledger.let_pass();
+                None
+            }
+            (Some(place), _) => Some((place, now)),
+            (None, _) => None,
+        };
     }
 
     /// Stores progress, however often that fails: answers that are forgotten would be asked for again.
-    async fn store_until_done(&mut self, progress: Progress, stop: &Stop) -> Result<(), PortError> {
-        let mut stop = stop.clone();
-        loop {
-            let Err(error) = self.store(progress.clone()).await else {
-                return Ok(());
-            };
+    ///
+    /// Calls that run go on meanwhile. When it is stopped, it gives up after one more failure.
+    async fn store_until_done(&mut self, progress: Progress, stop: &mut Stop) {
+        while let Err(error) = self.store(progress.clone()).await {
             tracing::warn!(%error, group = %self.subscription.group, "progress is not stored yet");
             let pause = tokio::time::sleep(PAUSE_AFTER_ERROR);
             if stop.or(pause).await.is_none() {
-                return Err(error);
+                tracing::warn!(group = %self.subscription.group, "some events come again");
+                return;
             }
         }
     }
@@ -249,44 +254,11 @@ impl Subscriber {
         Ok(())
     }
 
-    fn dead_letter(&self, in_hand: &InHand) -> Event {
-        Event {
-            topic: self.subscription.dead_letter.clone(),
-            key: in_hand.event.key.clone(),
-            payload: in_hand.event.payload.clone(),
-        }
-    }
-
-    /// Unfinished events to deliver now, and the keys that must wait.
-    fn due(&self, now: Instant) -> (Vec<InHand>, HashSet<Box<str>>) {
-        let mut batch = Vec::new();
-        let mut waiting = HashSet::new();
-        for in_hand in self.unfinished.values() {
-            let key = &in_hand.event.key;
-            if waiting.contains(key) {
-                continue;
-            }
-            if in_hand.due <= now && batch.len() < BATCH {
-                batch.push(in_hand.clone());
-            } else if !key.is_empty() {
-                waiting.insert(key.clone());
-            }
-        }
-        (batch, waiting)
-    }
-
-    /// When the first unfinished event falls due that no earlier one of its key holds back.
-    fn next_due(&self) -> Option<Instant> {
-        let mut seen = HashSet::new();
-        let first_of_key = self
-            .unfinished
-            .values()
-            .filter(|in_hand| in_hand.event.key.is_empty() || seen.insert(&in_hand.event.key));
-        first_of_key.map(|in_hand| in_hand.due).min()
-    }
-
     async fn read(&self, limit: usize) -> Result<Vec<PlacedEvent>, PortError> {
-        let (topic, after) = (self.subscription.topic.clone(), self.position);
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let (topic, after) = (self.subscription.topic.clone(), self.ledger.read_to());
         self.database
             .read("receive", move |connection| {
                 events::read(connection, topic.as_str(), after, limit)
@@ -294,12 +266,12 @@ impl Subscriber {
             .await
     }
 
-    fn delivery(&self, in_hand: &InHand) -> Delivery {
+    fn delivery(&self, event: PlacedEvent, deliveries: u32) -> Delivery {
         Delivery {
             topic: self.subscription.topic.clone(),
-            key: in_hand.event.key.clone(),
-            payload: in_hand.event.payload.clone(),
-            attempt: in_hand.deliveries + 1,
+            key: event.key,
+            payload: event.payload,
+            attempt: deliveries + 1,
         }
     }
 }

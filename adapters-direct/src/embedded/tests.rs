@@ -10,9 +10,9 @@ use rusqlite::Connection;
 use task_core::memory::ManualClock;
 use task_core::ports::{
     Answer, Delivery, Event, EventBus, EventHandler, Group, Key, Kind, PutOptions, Redelivery,
-    StateStore, Subscription, Topic,
+    StartAt, StateStore, Subscription, Topic,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::database::Database;
 use super::writer::Urgency;
@@ -117,11 +117,14 @@ async fn a_write_that_panics_harms_nobody_else() {
 }
 
 /// Answers each event as it is told, and writes down what it heard.
+///
+/// The payload `slow` waits for its permission.
 #[derive(Debug)]
 struct Handler {
     answer: Answer,
     heard: Mutex<Vec<(String, u32)>>,
     called: Notify,
+    slow: Semaphore,
 }
 
 impl Handler {
@@ -130,6 +133,7 @@ impl Handler {
             answer,
             heard: Mutex::default(),
             called: Notify::new(),
+            slow: Semaphore::new(0),
         })
     }
 
@@ -154,6 +158,9 @@ impl EventHandler for Handler {
         let heard = (delivery.key.to_string(), delivery.attempt);
         self.heard.lock().unwrap().push(heard);
         self.called.notify_one();
+        if delivery.payload == "slow" {
+            self.slow.acquire().await.unwrap().forget();
+        }
         self.answer
     }
 }
@@ -270,4 +277,165 @@ async fn only_the_owner_can_read_the_file_and_its_journal() {
         let metadata = std::fs::metadata(directory.0.join(name)).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o077, 0, "{name}");
     }
+}
+
+fn slow(key: &str) -> Event {
+    Event {
+        payload: "slow".into(),
+        ..event(key)
+    }
+}
+
+fn attempts(heard: &[(&str, u32)]) -> Vec<(String, u32)> {
+    let heard = heard.iter();
+    heard.map(|(key, n)| ((*key).to_owned(), *n)).collect()
+}
+
+/// A value that a foreign program reads from the file.
+fn count(directory: &Directory, sql: &str) -> i64 {
+    let row = directory.foreign().query_row(sql, [], |row| row.get(0));
+    row.unwrap()
+}
+
+async fn becomes(directory: &Directory, sql: &str, wanted: i64) {
+    let waiting = async {
+        while count(directory, sql) != wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let waited = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    assert!(waited.is_ok(), "{sql} is {}", count(directory, sql));
+}
+
+#[tokio::test]
+async fn the_position_passes_a_call_that_takes_long_and_keeps_its_count() {
+    let directory = Directory::new();
+    let bus = directory.open().event_bus();
+    let handler = Handler::answering(Answer::Ack);
+    let wanted = subscription(Duration::from_millis(1));
+    let running = bus.subscribe(wanted, handler.clone()).await.unwrap();
+    let last = "SELECT place = (SELECT max(place) FROM events) FROM positions";
+    bus.publish(&slow("a")).await.unwrap();
+    bus.publish(&event("a")).await.unwrap();
+    for _ in 0..3 {
+        bus.publish(&event("b")).await.unwrap();
+    }
+    handler.hears(4).await;
+    becomes(&directory, last, 1).await;
+    let retries = "SELECT count(*) + sum(deliveries) FROM retries";
+    assert_eq!(count(&directory, retries), 2);
+    handler.slow.add_permits(1);
+    handler.hears(5).await;
+    becomes(&directory, "SELECT count(*) FROM retries", 0).await;
+    running.stop().await;
+    let expected = attempts(&[("a", 1), ("b", 1), ("b", 1), ("b", 1), ("a", 1)]);
+    assert_eq!(handler.heard(), expected);
+}
+
+#[tokio::test]
+async fn a_stop_leaves_what_did_not_begin_and_nothing_that_was_answered() {
+    let directory = Directory::new();
+    let wanted = subscription(Duration::from_millis(1));
+    {
+        let bus = directory.open().event_bus();
+        let handler = Handler::answering(Answer::Ack);
+        let running = bus
+            .subscribe(wanted.clone(), handler.clone())
+            .await
+            .unwrap();
+        for event in [slow("a"), event("a"), event("b")] {
+            bus.publish(&event).await.unwrap();
+        }
+        handler.hears(2).await;
+        let stop = tokio::spawn(running.stop());
+        // The stop is raised before the call ends, so that the one behind it does not begin.
+        tokio::task::yield_now().await;
+        handler.slow.add_permits(1);
+        stop.await.unwrap();
+        assert_eq!(handler.heard(), attempts(&[("a", 1), ("b", 1)]));
+    }
+    let bus = directory.open().event_bus();
+    let handler = Handler::answering(Answer::Ack);
+    let running = bus.subscribe(wanted, handler.clone()).await.unwrap();
+    handler.hears(1).await;
+    bus.publish(&event("marker")).await.unwrap();
+    handler.hears(2).await;
+    running.stop().await;
+    assert_eq!(handler.heard(), attempts(&[("a", 1), ("marker", 1)]));
+}
+
+#[tokio::test]
+async fn an_event_is_finished_and_its_dead_letter_written_or_neither() {
+    for stuck in ["INSERT ON events", "UPDATE ON positions"] {
+        let directory = Directory::new();
+        let wanted = subscription(Duration::from_millis(1));
+        {
+            let bus = directory.open().event_bus();
+            let drops = Handler::answering(Answer::Drop);
+            let running = bus.subscribe(wanted.clone(), drops.clone()).await.unwrap();
+            bus.publish(&slow("a")).await.unwrap();
+            drops.hears(1).await;
+            let trigger =
+                format!("CREATE TRIGGER stuck BEFORE {stuck} BEGIN SELECT RAISE(FAIL, 'x'); END");
+            directory.foreign().execute_batch(&trigger).unwrap();
+            drops.slow.add_permits(1);
+            running.stop().await;
+        }
+        let dead = "SELECT count(*) FROM events WHERE topic = 't.dead'";
+        assert_eq!(count(&directory, dead), 0, "{stuck}");
+        let sabotage = directory.foreign();
+        sabotage.execute_batch("DROP TRIGGER stuck").unwrap();
+        let bus = directory.open().event_bus();
+        let drops = Handler::answering(Answer::Drop);
+        drops.slow.add_permits(1);
+        let running = bus.subscribe(wanted, drops.clone()).await.unwrap();
+        drops.hears(1).await;
+        running.stop().await;
+        assert_eq!(count(&directory, dead), 1, "{stuck}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_group_takes_over_what_the_other_one_has_still_to_retry() {
+    let directory = Directory::new();
+    let bus = directory.open().event_bus();
+    let hour = subscription(Duration::from_secs(3600));
+    let refuses = Handler::answering(Answer::Retry);
+    let running = bus.subscribe(hour.clone(), refuses.clone()).await.unwrap();
+    bus.publish(&event("failing")).await.unwrap();
+    refuses.hears(1).await;
+    running.stop().await;
+    let heir = Subscription {
+        group: Group::new("heir"),
+        start: StartAt::Group(hour.group.clone()),
+        ..hour
+    };
+    let accepts = Handler::answering(Answer::Ack);
+    let running = bus.subscribe(heir, accepts.clone()).await.unwrap();
+    accepts.hears(1).await;
+    running.stop().await;
+    assert_eq!(accepts.heard(), attempts(&[("failing", 1)]));
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_the_backlog() {
+    const BACKLOG: usize = 600;
+    let directory = Directory::new();
+    let bus = Arc::new(directory.open().event_bus());
+    let mut publishing = tokio::task::JoinSet::new();
+    for _ in 0..BACKLOG {
+        let bus = bus.clone();
+        publishing.spawn(async move { bus.publish(&event("")).await.unwrap() });
+    }
+    publishing.join_all().await;
+    let wanted = Subscription {
+        start: StartAt::Beginning,
+        ..subscription(Duration::from_millis(1))
+    };
+    let handler = Handler::answering(Answer::Ack);
+    let running = bus.subscribe(wanted, handler.clone()).await.unwrap();
+    handler.hears(1).await;
+    running.stop().await;
+    let heard = handler.heard().len();
+    assert!(heard < BACKLOG, "heard {heard}");
 }

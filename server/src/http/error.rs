@@ -123,13 +123,13 @@ impl Problem {
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
         }
         match (passing, error.outcome()) {
-            (true, Outcome::NotApplied) => {
+            (true, Outcome::NotMade | Outcome::NotApplied) => {
                 Self::busy("the task store cannot be used at the moment; nothing was changed")
             }
             (true, Outcome::Unknown) => Self::busy(
                 "the task store did not answer; it is unknown whether the change took effect",
             ),
-            (false, Outcome::NotApplied) => {
+            (false, Outcome::NotMade | Outcome::NotApplied) => {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "an internal error")
             }
             (false, Outcome::Unknown) => Self::new(

@@ -11,12 +11,15 @@ use uuid::Uuid;
 use super::IncomingEvent;
 use crate::domain::EventType;
 use crate::ports::{
-    Answer, Delivery, ErrorKind, EventHandler, Group, Key, Kind, Notification, Notifier, PortError,
-    PutOptions, StateCapability, StateStore,
+    Answer, Delivery, ErrorKind, EventHandler, Group, Key, Kind, Notification, Notifier, Outcome,
+    PortError, PutOptions, Retry, StateCapability, StateStore,
 };
 
 /// How long the id of a finished event is remembered. Longer than any redelivery takes.
 const SEEN_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Pause after the store of the marks has failed, unless it asks for another one.
+const STORE_PAUSE: Duration = Duration::from_secs(5);
 
 /// Namespace of the marks of finished events.
 const SEEN_NAMESPACE: Uuid = Uuid::from_u128(0x51d0_9a3e_7b61_5c44_8d0e_2f8a_6f0b_9c13);
@@ -81,6 +84,57 @@ enum Failed {
     Notifier(PortError),
 }
 
+impl Failed {
+    fn log(&self, task_id: &str, attempt: u32) {
+        match (self, self.answer()) {
+            (Self::Notifier(error), Answer::Drop) => {
+                tracing::error!(%error, task_id, "notification refused");
+            }
+            // The circuit breaker has told already.
+            (Self::Notifier(error), Answer::Postpone(_)) => {
+                tracing::debug!(%error, task_id, "notification postponed");
+            }
+            (Self::Store(error) | Self::Notifier(error), _) => {
+                tracing::warn!(%error, task_id, attempt, "notification failed");
+            }
+        }
+    }
+
+    /// What the bus is told: an event is used up by its own failures only.
+    fn answer(&self) -> Answer {
+        match self {
+            // Only the receiver's "never" about this very message is final.
+            Self::Notifier(error) if error.kind() == ErrorKind::Invalid => Answer::Drop,
+            // The circuit is open, and the receiver was not asked.
+            Self::Notifier(error) if error.outcome() == Outcome::NotMade => {
+                Answer::Postpone(asked(error).unwrap_or_default())
+            }
+            Self::Store(error) if !is_about_the_mark(error) => {
+                Answer::Postpone(asked(error).unwrap_or(STORE_PAUSE))
+            }
+            Self::Notifier(_) | Self::Store(_) => Answer::Retry,
+        }
+    }
+}
+
+/// Says whether the store works and does not take this mark; anything else is an outage to wait for.
+fn is_about_the_mark(error: &PortError) -> bool {
+    let about_the_mark = [
+        ErrorKind::Invalid,
+        ErrorKind::Unsupported,
+        ErrorKind::Corrupt,
+    ];
+    about_the_mark.contains(&error.kind())
+}
+
+/// The pause that an error asks for.
+fn asked(error: &PortError) -> Option<Duration> {
+    match error.retryable() {
+        Retry::After(pause) => Some(pause),
+        Retry::Maybe | Retry::Never => None,
+    }
+}
+
 /// What the receiver gets, in this order of fields.
 #[derive(Serialize)]
 struct CompletedBody<'a> {
@@ -124,16 +178,9 @@ impl EventHandler for CompletionNotifier {
         }
         match self.completed(&event).await {
             Ok(()) => Answer::Ack,
-            // Only the receiver's "never" about this very message is final. A store that fails, or a
-            // receiver that does not let us in, may be mended.
-            Err(Failed::Notifier(error)) if error.kind() == ErrorKind::Invalid => {
-                tracing::error!(%error, task_id = event.task_id, "notification refused");
-                Answer::Drop
-            }
-            Err(Failed::Notifier(error) | Failed::Store(error)) => {
-                let attempt = delivery.attempt;
-                tracing::warn!(%error, task_id = event.task_id, attempt, "notification failed");
-                Answer::Retry
+            Err(failed) => {
+                failed.log(&event.task_id, delivery.attempt);
+                failed.answer()
             }
         }
     }

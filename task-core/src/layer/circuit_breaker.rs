@@ -10,6 +10,9 @@ use super::Operation;
 use crate::memory::lock;
 use crate::ports::{ErrorKind, PortError, Retry};
 
+/// Longest pause that a backend may ask for.
+const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
+
 /// Refuses calls to a backend that has failed several times in a row.
 ///
 /// Closed, it lets every call pass and counts consecutive failures that are the backend's fault:
@@ -17,6 +20,9 @@ use crate::ports::{ErrorKind, PortError, Retry};
 /// refuses at once, as `Unavailable` with [`Retry::After`] the rest of the pause, and not applied.
 /// Then it is half-open: one call passes as a probe, all others are still refused. The probe closes
 /// the circuit or opens it again.
+///
+/// A backend that is `Throttled` or `Unavailable` and says for how long ([`Retry::After`]) is believed
+/// at once: the circuit opens until then, an hour at most.
 ///
 /// `Conflict`, `NotFound`, `Denied` and `Corrupt` are answers of a backend that works, and count as
 /// success. `Invalid` and `Unsupported` are often said by the adapter without asking the backend, so
@@ -124,13 +130,16 @@ impl CircuitBreaker {
             }
             (Phase::Closed { failures }, Verdict::Fails) => {
                 *failures += 1;
-                (*failures >= self.failures).then(|| self.open(&mut state))
+                (*failures >= self.failures).then(|| open(&mut state, self.pause))
             }
             (Phase::HalfOpen { .. }, Verdict::Works) => {
                 state.enter(Phase::Closed { failures: 0 });
                 Some(Change::Closed)
             }
-            (Phase::HalfOpen { .. }, Verdict::Fails) => Some(self.open(&mut state)),
+            (Phase::HalfOpen { .. }, Verdict::Fails) => Some(open(&mut state, self.pause)),
+            (Phase::Closed { .. } | Phase::HalfOpen { .. }, Verdict::Asks(pause)) => {
+                Some(open(&mut state, pause))
+            }
             (Phase::HalfOpen { probing }, Verdict::Nothing) => {
                 *probing = false;
                 None
@@ -138,12 +147,12 @@ impl CircuitBreaker {
             (Phase::Closed { .. }, Verdict::Nothing) | (Phase::Open { .. }, _) => None,
         }
     }
+}
 
-    fn open(&self, state: &mut State) -> Change {
-        let until = Instant::now() + self.pause;
-        state.enter(Phase::Open { until });
-        Change::Opened
-    }
+fn open(state: &mut State, pause: Duration) -> Change {
+    let until = Instant::now() + pause;
+    state.enter(Phase::Open { until });
+    Change::Opened(pause)
 }
 
 impl Default for CircuitBreaker {
@@ -191,7 +200,7 @@ fn being_probed(operation: Operation) -> PortError {
 
 #[derive(Debug, Clone, Copy)]
 enum Change {
-    Opened,
+    Opened(Duration),
     Closed,
 }
 
@@ -200,12 +209,25 @@ enum Change {
 enum Verdict {
     Works,
     Fails,
+    /// It fails, and wants to be left alone for this long.
+    Asks(Duration),
     Nothing,
 }
 
 impl Verdict {
     fn of(error: &PortError) -> Self {
-        match error.kind() {
+        match (error.kind(), error.retryable()) {
+            (ErrorKind::Throttled | ErrorKind::Unavailable, Retry::After(pause))
+                if !pause.is_zero() =>
+            {
+                Self::Asks(pause.min(LONGEST_ASKED))
+            }
+            (kind, _) => Self::of_kind(kind),
+        }
+    }
+
+    fn of_kind(kind: ErrorKind) -> Self {
+        match kind {
             ErrorKind::Unavailable
             | ErrorKind::Timeout
             | ErrorKind::Throttled
@@ -246,8 +268,8 @@ impl Drop for Permit<'_> {
     fn drop(&mut self) {
         let Operation { port, backend, .. } = self.operation;
         match self.breaker.settle(self.generation, self.verdict) {
-            Some(Change::Opened) => {
-                let pause_ms = self.breaker.pause.as_millis();
+            Some(Change::Opened(pause)) => {
+                let pause_ms = pause.as_millis();
                 tracing::warn!(port, backend, pause_ms, "circuit opened");
             }
             Some(Change::Closed) => tracing::info!(port, backend, "circuit closed"),
@@ -346,6 +368,33 @@ mod tests {
         assert_eq!(breaker.state(), BreakerState::Closed);
         fail(&breaker, 1);
         assert_ne!(breaker.state(), BreakerState::Closed);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_backend_that_asks_for_a_pause_gets_exactly_that() {
+        let seconds = Duration::from_secs;
+        for (kind, asked, open) in [
+            (ErrorKind::Throttled, seconds(1), Some(seconds(1))),
+            (ErrorKind::Unavailable, seconds(90), Some(seconds(90))),
+            (ErrorKind::Throttled, Duration::MAX, Some(LONGEST_ASKED)),
+            (ErrorKind::Throttled, Duration::ZERO, None),
+            (ErrorKind::Conflict, seconds(1), None),
+        ] {
+            let breaker = CircuitBreaker::new(3, PAUSE);
+            let error = PortError::new(kind, "test", "get").retry(Retry::After(asked));
+            let admitted = breaker.admit(OPERATION).expect("let pass");
+            admitted.report::<()>(&Err(error));
+            let expected = open.map_or(BreakerState::Closed, |remaining| BreakerState::Open {
+                remaining,
+            });
+            assert_eq!(breaker.state(), expected, "{kind} for {asked:?}");
+        }
+        let breaker = half_open().await;
+        let asks = PortError::new(ErrorKind::Unavailable, "test", "get");
+        let probe = breaker.admit(OPERATION).expect("the probe");
+        probe.report::<()>(&Err(asks.retry(Retry::After(seconds(60)))));
+        let remaining = seconds(60);
+        assert_eq!(breaker.state(), BreakerState::Open { remaining });
     }
 
     #[tokio::test(start_paused = true)]

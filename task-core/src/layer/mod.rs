@@ -39,7 +39,9 @@
 //!
 //! [`Retry::After`] is waited for exactly, if it is not longer than
 //! [`RetryPolicy::longest_pause`]. If it is, the call ends at once with that error: asking sooner
-//! than the backend said is a call for nothing, and the caller can wait better than a request can.
+//! than the backend said is a call for nothing, and the caller can wait better than a request can. A
+//! circuit breaker opens for that long, so that nobody else asks sooner either. A call that it did not
+//! let begin says [`Outcome::NotMade`]: whoever counts attempts does not count that one.
 //!
 //! A `check` asks the backend itself, also while the circuit is open, and does not count: readiness
 //! shows the truth, and a port that accepts connections while it refuses all work stays open.
@@ -77,6 +79,7 @@
 //! ```
 //!
 //! [`PortError::retryable`]: crate::ports::PortError::retryable
+//! [`Outcome::NotMade`]: crate::ports::Outcome::NotMade
 //! [`Retry::After`]: crate::ports::Retry::After
 
 mod circuit_breaker;

@@ -70,7 +70,7 @@ impl Policy {
     /// # Errors
     /// What the last attempt answered; `Timeout` if it did not; `Unavailable` while the circuit is
     /// open, with the attempt's error before it, if any, as the source. The outcome is unknown if that of any
-    /// attempt is.
+    /// attempt is, and "not made" if the circuit let none begin.
     ///
     /// # Cancel safety
     /// As the attempt is; see [the module](super#cancel-safety).
@@ -159,16 +159,15 @@ pub(super) async fn observed<T: Send>(
 fn keep_outcome(error: PortError, earlier: Option<&PortError>) -> PortError {
     match earlier.map(PortError::outcome) {
         Some(Outcome::Unknown) => error.unknown_outcome(),
-        Some(Outcome::NotApplied) | None => error,
+        Some(Outcome::NotMade | Outcome::NotApplied) | None => error,
     }
 }
 
-/// A refusal after attempts that failed: they are its cause.
+/// A refusal after attempts that failed: they are its cause. Without one, nothing was attempted.
 fn after(refusal: PortError, last: Option<PortError>) -> PortError {
-    let refusal = keep_outcome(refusal, last.as_ref());
     match last {
-        Some(last) => refusal.caused_by(last),
-        None => refusal,
+        Some(last) => keep_outcome(refusal, Some(&last)).caused_by(last),
+        None => refusal.not_made(),
     }
 }
 

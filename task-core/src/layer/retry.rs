@@ -70,7 +70,7 @@ impl Default for RetryPolicy {
 fn may_repeat(kind: CallKind, error: &PortError) -> bool {
     match kind {
         CallKind::Read | CallKind::Probe | CallKind::IdempotentWrite => true,
-        CallKind::Write => error.outcome() == Outcome::NotApplied,
+        CallKind::Write => error.outcome() != Outcome::Unknown,
     }
 }
 

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::pin::pin;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use futures_util::future::{Either, select};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -192,16 +190,7 @@ impl Member {
             // Registered before looking, so that an event published in between wakes us.
             let published = self.shared.published.notified();
             taken = self.take(taken, &mut dispatcher);
-            if dispatcher.in_hand() == 0 {
-                stop.or(published).await;
-                continue;
-            }
-            let ended = async {
-                match select(pin!(dispatcher.next()), pin!(published)).await {
-                    Either::Left((handled, _)) => handled,
-                    Either::Right(_) => None,
-                }
-            };
+            let ended = dispatcher.next_or(published);
             if let Some(Some(handled)) = stop.or(ended).await {
                 self.settle(handled, &mut dispatcher);
             }

@@ -80,6 +80,8 @@ pub enum Retry {
 /// What is known about the effect of a call that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
+    /// The call was not even made: a guard of ours refused it, and the backend knows nothing of it.
+    NotMade,
     /// The call changed nothing.
     NotApplied,
     /// The call may have taken effect; only a read can tell.
@@ -146,6 +148,13 @@ impl PortError {
     #[must_use]
     pub fn retry(mut self, retry: Retry) -> Self {
         self.0.retry = retry;
+        self
+    }
+
+    /// Says that the backend was not asked.
+    #[must_use]
+    pub fn not_made(mut self) -> Self {
+        self.0.outcome = Outcome::NotMade;
         self
     }
 

@@ -232,10 +232,12 @@ impl Subscription {
 ///   topic, key and payload unchanged. (`every_group_receives_every_event_unchanged`)
 /// - **E2** An acknowledged delivery MUST NOT come again while the subscription lives.
 ///   (`an_acknowledged_event_does_not_come_again`)
-/// - **E3** `Retry`, and a panic of the handler, MUST bring the event again with a higher attempt.
+/// - **E3** `Retry`, and a panic of the handler, MUST bring the event again with a higher attempt, and
+///   not before the pause of the [`Redelivery`] is over.
 ///   (`a_retried_event_comes_again`, `a_panicking_handler_counts_as_retry`)
-/// - **E4** A failing event MUST NOT hold back events of other keys.
-///   (`a_failing_event_does_not_block_other_keys`)
+/// - **E4** A failing event, and a handler call that takes long, MUST NOT hold back events of other
+///   keys, while other calls are allowed. (`a_failing_event_does_not_block_other_keys`,
+///   `a_slow_handler_call_does_not_hold_back_other_keys`)
 /// - **E5** A new group MUST begin where its [`StartAt`] says; a known group MUST go on where it
 ///   stopped. (`a_new_group_starts_where_it_is_told`, `a_group_goes_on_where_it_stopped`)
 /// - **E6** When `stop` of the subscription has returned, no handler call MUST be running, and what
@@ -245,8 +247,9 @@ impl Subscription {
 ///
 /// With `ordered per key`:
 /// - **E8** Events of one key, each published after the one before was accepted, MUST be handled in
-///   that order and one at a time; a `Retry` MUST hold back the later ones of its key.
-///   (`events_of_one_key_keep_their_order`, `a_retry_holds_back_later_events_of_its_key`)
+///   that order and one at a time; a `Retry` or a `Postpone` MUST hold back the later ones of its key.
+///   (`events_of_one_key_keep_their_order`, `a_retry_holds_back_later_events_of_its_key`,
+///   `a_postponed_event_holds_back_later_events_of_its_key`)
 ///
 /// With `dead letter`:
 /// - **E9** `Drop`, and `Retry` at the last allowed delivery, MUST move the event to the dead-letter
@@ -260,6 +263,11 @@ impl Subscription {
 /// With `competing consumers`:
 /// - **E11** Subscribers of one group MUST share its events, each handled by one of them; without the
 ///   capability a second subscriber MUST be refused as `Conflict`. (`subscribers_of_one_group_share_or_conflict`)
+///
+/// Of every bus again:
+/// - **E12** `Postpone` MUST bring the event again, and MUST NOT count as a delivery: the attempt does
+///   not rise by it, and however often it comes it leads to no dead letter.
+///   (`a_postponed_event_comes_again_and_is_not_counted`)
 ///
 /// # Errors
 /// `Unavailable`, `Timeout`, `Denied`, `Throttled` as the backend is. A publication whose effect is

@@ -128,7 +128,7 @@ impl BusFault for DeliversTwice {
     ) -> Result<Background, PortError> {
         let handler = after(handler, |delivery, answer| match answer {
             Answer::Ack if delivery.attempt == 1 => Answer::Retry,
-            Answer::Ack | Answer::Retry | Answer::Drop => answer,
+            Answer::Ack | Answer::Retry | Answer::Postpone(_) | Answer::Drop => answer,
         });
         inner.subscribe(subscription, handler).await
     }
@@ -148,7 +148,7 @@ impl BusFault for TakesRetryForAck {
     ) -> Result<Background, PortError> {
         let handler = after(handler, |_, answer| match answer {
             Answer::Retry => Answer::Ack,
-            Answer::Ack | Answer::Drop => answer,
+            Answer::Ack | Answer::Postpone(_) | Answer::Drop => answer,
         });
         inner.subscribe(subscription, handler).await
     }
@@ -196,6 +196,60 @@ impl BusFault for CountsNoAttempts {
         handler: Arc<dyn EventHandler>,
     ) -> Result<Background, PortError> {
         let handler = before(handler, |delivery| delivery.attempt = 1);
+        inner.subscribe(subscription, handler).await
+    }
+}
+
+/// Takes "not now, and not for its own sake" for a failed delivery.
+#[derive(Debug)]
+pub(super) struct CountsPostponements;
+
+#[async_trait]
+impl BusFault for CountsPostponements {
+    async fn subscribe(
+        &self,
+        inner: &dyn EventBus,
+        subscription: Subscription,
+        handler: Arc<dyn EventHandler>,
+    ) -> Result<Background, PortError> {
+        let handler = after(handler, |_, answer| match answer {
+            Answer::Postpone(_) => Answer::Retry,
+            Answer::Ack | Answer::Retry | Answer::Drop => answer,
+        });
+        inner.subscribe(subscription, handler).await
+    }
+}
+
+/// Delivers again at once.
+#[derive(Debug)]
+pub(super) struct IgnoresPauses;
+
+#[async_trait]
+impl BusFault for IgnoresPauses {
+    async fn subscribe(
+        &self,
+        inner: &dyn EventBus,
+        mut subscription: Subscription,
+        handler: Arc<dyn EventHandler>,
+    ) -> Result<Background, PortError> {
+        subscription.redelivery.longest_pause = Duration::ZERO;
+        inner.subscribe(subscription, handler).await
+    }
+}
+
+/// Makes one call after the other, whatever their keys.
+#[derive(Debug)]
+pub(super) struct WaitsForSlowCalls;
+
+#[async_trait]
+impl BusFault for WaitsForSlowCalls {
+    async fn subscribe(
+        &self,
+        inner: &dyn EventBus,
+        mut subscription: Subscription,
+        handler: Arc<dyn EventHandler>,
+    ) -> Result<Background, PortError> {
+        subscription.concurrency = 1;
         inner.subscribe(subscription, handler).await
     }
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::bus::{ForgetfulBuses, faulty};
 use super::bus_faults::{
-    AcceptsTooMuch, BlocksOnFailure, BuriesNowhere, CountsNoAttempts, DeliversTwice, ForgetsGroups,
-    LetsTwoIn, LosesSome, MixesKeysUp, RetriesForEver, RewritesKeys, StartsAtTheEnd, StopsTooEarly,
-    TakesPanicForAck, TakesRetryForAck,
+    AcceptsTooMuch, BlocksOnFailure, BuriesNowhere, CountsNoAttempts, CountsPostponements,
+    DeliversTwice, ForgetsGroups, IgnoresPauses, LetsTwoIn, LosesSome, MixesKeysUp, RetriesForEver,
+    RewritesKeys, StartsAtTheEnd, StopsTooEarly, TakesPanicForAck, TakesRetryForAck,
+    WaitsForSlowCalls,
 };
 use crate::conformance::event_bus::EventBusBackend;
 
@@ -17,6 +18,7 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
     (
         "loses_some_events",
         &[
+            "a_slow_handler_call_does_not_hold_back_other_keys",
             "events_of_one_key_keep_their_order",
             "every_group_receives_every_event_unchanged",
         ],
@@ -25,6 +27,9 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
     (
         "delivers_twice",
         &[
+            "a_slow_handler_call_does_not_hold_back_other_keys",
+            "a_postponed_event_holds_back_later_events_of_its_key",
+            "a_postponed_event_comes_again_and_is_not_counted",
             "an_acknowledged_event_does_not_come_again",
             "a_retried_event_comes_again",
             "a_panicking_handler_counts_as_retry",
@@ -45,6 +50,7 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
     (
         "takes_retry_for_ack",
         &[
+            "a_postponed_event_comes_again_and_is_not_counted",
             "a_retried_event_comes_again",
             "a_retry_holds_back_later_events_of_its_key",
             "an_event_that_fails_too_often_is_dead_lettered",
@@ -60,15 +66,30 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
     (
         "counts_no_attempts",
         &[
+            "a_postponed_event_comes_again_and_is_not_counted",
             "a_retried_event_comes_again",
             "a_panicking_handler_counts_as_retry",
             "events_and_positions_survive_a_restart",
         ],
         || faulty(CountsNoAttempts),
     ),
+    ("ignores_pauses", &["a_retried_event_comes_again"], || {
+        faulty(IgnoresPauses)
+    }),
+    (
+        "counts_postponements",
+        &["a_postponed_event_comes_again_and_is_not_counted"],
+        || faulty(CountsPostponements),
+    ),
+    (
+        "waits_for_slow_calls",
+        &["a_slow_handler_call_does_not_hold_back_other_keys"],
+        || faulty(WaitsForSlowCalls),
+    ),
     (
         "mixes_keys_up",
         &[
+            "a_postponed_event_holds_back_later_events_of_its_key",
             "events_of_one_key_keep_their_order",
             "a_retry_holds_back_later_events_of_its_key",
         ],
@@ -76,7 +97,10 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
     ),
     (
         "blocks_on_failure",
-        &["a_failing_event_does_not_block_other_keys"],
+        &[
+            "a_slow_handler_call_does_not_hold_back_other_keys",
+            "a_failing_event_does_not_block_other_keys",
+        ],
         || faulty(BlocksOnFailure::default()),
     ),
     (

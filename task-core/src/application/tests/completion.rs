@@ -1,10 +1,15 @@
 //! Notifying the world of completions.
 
+use std::time::Duration;
+
 use super::*;
 use crate::application::CompletionNotifier;
 use crate::domain::{Precondition, Status};
+use crate::layer::{CircuitBreaker, GuardedNotifier, Policy, RetryPolicy};
 use crate::memory::MemoryNotifier;
-use crate::ports::{Answer, Delivery, ErrorKind, EventHandler, Group, Topic};
+use crate::ports::{Answer, Delivery, ErrorKind, EventHandler, Group, Notifier, Topic};
+#[cfg(feature = "mock")]
+use crate::ports::{PortError, Retry};
 
 struct Consumer {
     f: Fixture,
@@ -107,5 +112,91 @@ async fn poison_is_dead_lettered_and_foreign_types_are_left_alone() {
     assert_eq!(c.hear(r#"{"id":7}"#).await, Answer::Drop);
     let foreign = r#"{"event_type":"task.archived","task_id":"t-1"}"#;
     assert_eq!(c.hear(foreign).await, Answer::Ack);
+    assert!(c.notifier.received().is_empty());
+}
+
+/// A handler whose notifications go through a circuit that opens after one failure, for 5 s.
+fn behind_a_breaker(c: &Consumer, notifier: Arc<dyn Notifier>) -> CompletionNotifier {
+    let policy = Policy {
+        retry: RetryPolicy::NEVER,
+        breaker: Some(Arc::new(CircuitBreaker::new(1, Duration::from_secs(5)))),
+        ..Policy::default()
+    };
+    let guarded = GuardedNotifier::new(notifier, "test", policy);
+    CompletionNotifier::new(Group::new("g"), c.f.store.clone(), Arc::new(guarded))
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_is_not_used_up_while_the_circuit_is_open() {
+    let mut c = consumer();
+    let completed = c.complete().await.remove(1);
+    c.notifier.refuse(Some(ErrorKind::Unavailable));
+    c.handler = behind_a_breaker(&c, c.notifier.clone());
+    assert_eq!(c.hear(completed.clone()).await, Answer::Retry);
+    tokio::time::advance(Duration::from_secs(2)).await;
+    let rest = Answer::Postpone(Duration::from_secs(3));
+    assert_eq!(c.hear(completed.clone()).await, rest);
+    // The probe is a call, and counts.
+    tokio::time::advance(Duration::from_secs(3)).await;
+    assert_eq!(c.hear(completed.clone()).await, Answer::Retry);
+    tokio::time::advance(Duration::from_secs(5)).await;
+    c.notifier.refuse(None);
+    assert_eq!(c.hear(completed).await, Answer::Ack);
+}
+
+#[cfg(feature = "mock")]
+#[tokio::test(start_paused = true)]
+async fn a_receiver_that_asks_for_a_pause_is_asked_once_and_the_rest_is_postponed() {
+    let mut c = consumer();
+    let completed = c.complete().await.remove(1);
+    let minute = Duration::from_secs(60);
+    let mut throttled = crate::ports::MockNotifier::new();
+    throttled.expect_notify().times(1).returning(move |_| {
+        let error = PortError::new(ErrorKind::Throttled, "test", "notify");
+        Err(error.retry(Retry::After(minute)))
+    });
+    c.handler = behind_a_breaker(&c, Arc::new(throttled));
+    assert_eq!(c.hear(completed.clone()).await, Answer::Retry);
+    assert_eq!(c.hear(completed).await, Answer::Postpone(minute));
+}
+
+#[cfg(feature = "mock")]
+#[tokio::test]
+async fn an_outage_of_the_store_is_waited_for_and_a_mark_that_it_refuses_is_not() {
+    let mut c = consumer();
+    let completed = c.complete().await.remove(1);
+    let seconds = Duration::from_secs;
+    for (kind, retry, answer) in [
+        (
+            ErrorKind::Unavailable,
+            Retry::Maybe,
+            Answer::Postpone(seconds(5)),
+        ),
+        (
+            ErrorKind::Unavailable,
+            Retry::After(seconds(7)),
+            Answer::Postpone(seconds(7)),
+        ),
+        (
+            ErrorKind::Timeout,
+            Retry::Maybe,
+            Answer::Postpone(seconds(5)),
+        ),
+        (
+            ErrorKind::Denied,
+            Retry::Never,
+            Answer::Postpone(seconds(5)),
+        ),
+        (ErrorKind::Corrupt, Retry::Never, Answer::Retry),
+        (ErrorKind::Invalid, Retry::Never, Answer::Retry),
+    ] {
+        let mut store = crate::ports::MockStateStore::new();
+        store
+            .expect_get()
+            .times(1)
+            .returning(move |_| Err(PortError::new(kind, "test", "get").retry(retry)));
+        c.handler = CompletionNotifier::new(Group::new("g"), Arc::new(store), c.notifier.clone());
+        assert_eq!(c.hear(completed.clone()).await, answer, "{kind}");
+    }
     assert!(c.notifier.received().is_empty());
 }

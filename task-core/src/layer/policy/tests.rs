@@ -223,6 +223,15 @@ async fn the_breaker_counts_attempts_and_ends_the_call_that_opened_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_call_that_was_attempted_before_the_circuit_refused_it_was_made() {
+    let (policy, _breaker) = broken_by(1);
+    let script = Script::failing(&[ErrorKind::Unavailable]);
+    let error = script.run(&policy, CallKind::Write).await;
+    assert_eq!(error.expect_err("open").outcome(), Outcome::NotApplied);
+    assert_eq!(script.made(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_open_circuit_refuses_in_no_time_and_without_an_attempt() {
     let (policy, _breaker) = broken_by(1);
     let script = Script::failing(&[ErrorKind::Unavailable]);
@@ -238,7 +247,7 @@ async fn an_open_circuit_refuses_in_no_time_and_without_an_attempt() {
         .await
         .expect_err("open");
     assert_eq!(started.elapsed(), Duration::ZERO);
-    assert_eq!(error.outcome(), Outcome::NotApplied);
+    assert_eq!(error.outcome(), Outcome::NotMade);
     assert_eq!(script.made(), 1);
 }
 

@@ -2,6 +2,7 @@
 
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use task_core::ports::{Answer, ErrorKind, Event, StartAt};
@@ -27,21 +28,32 @@ pub async fn an_acknowledged_event_does_not_come_again(subject: Subject) -> Verd
     listener.stop().await
 }
 
-/// `Retry` brings the event again, unchanged, with a higher attempt, until it is acknowledged.
+/// `Retry` brings the event again, unchanged, after its pause and with a higher attempt, until it is
+/// acknowledged.
 pub async fn a_retried_event_comes_again(subject: Subject) -> Verdict {
-    let calls = AtomicU32::new(0);
-    let mut listener =
-        Listener::start(
-            &subject,
-            subscription("g", StartAt::End),
-            move |_| match calls.fetch_add(1, Ordering::SeqCst) {
-                0 | 1 => Answer::Retry,
-                _ => Answer::Ack,
-            },
-        )
-        .await?;
+    let calls: Arc<Mutex<Vec<Instant>>> = Arc::default();
+    let called = Arc::clone(&calls);
+    let main = subscription("g", StartAt::End);
+    let redelivery = main.redelivery;
+    let mut listener = Listener::start(&subject, main, move |_| {
+        let mut called = called.lock().unwrap_or_else(PoisonError::into_inner);
+        called.push(Instant::now());
+        match called.len() {
+            1 | 2 => Answer::Retry,
+            _ => Answer::Ack,
+        }
+    })
+    .await?;
     subject.publish("k", "a").await?;
     comes_with_rising_attempts(&mut listener, 3).await?;
+    let times = calls.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    for (deliveries, pair) in (1..).zip(times.windows(2)) {
+        let (pause, least) = (pair[1] - pair[0], redelivery.pause_after(deliveries));
+        ensure!(
+            pause >= least,
+            "it came again after {pause:?}, not {least:?}"
+        );
+    }
     listener.hears_only_a_mark(&subject, "mark").await?;
     listener.stop().await
 }

@@ -1,11 +1,13 @@
-//! The cases of the [`EventBus`] port, promises E1 to E11.
+//! The cases of the [`EventBus`] port, promises E1 to E12.
 
 pub mod dead_letters;
 pub mod delivery;
 pub mod listener;
 pub mod order;
 pub mod positions;
+pub mod postponed;
 pub mod sharing;
+pub mod slow;
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -76,16 +78,19 @@ pub const CASES: &[Case] = cases![
     "E3" delivery::a_retried_event_comes_again [],
     "E3" delivery::a_panicking_handler_counts_as_retry [],
     "E4" delivery::a_failing_event_does_not_block_other_keys [],
+    "E4" slow::a_slow_handler_call_does_not_hold_back_other_keys [],
     "E5" positions::a_new_group_starts_where_it_is_told [],
     "E5" positions::a_group_goes_on_where_it_stopped [],
     "E6" positions::a_stopped_subscription_is_quiet [],
     "E7" delivery::event_limits_are_refused_and_the_largest_is_delivered [],
     "E8" order::events_of_one_key_keep_their_order [OrderedPerKey],
     "E8" order::a_retry_holds_back_later_events_of_its_key [OrderedPerKey],
+    "E8" postponed::a_postponed_event_holds_back_later_events_of_its_key [OrderedPerKey],
     "E9" dead_letters::a_dropped_event_is_dead_lettered [DeadLetter],
     "E9" dead_letters::an_event_that_fails_too_often_is_dead_lettered [DeadLetter],
     "E10" positions::events_and_positions_survive_a_restart [Durable],
     "E11" sharing::subscribers_of_one_group_share_or_conflict [],
+    "E12" postponed::a_postponed_event_comes_again_and_is_not_counted [],
     "E1" sharing::every_group_receives_every_event_unchanged [],
 ];
 
