@@ -258,8 +258,12 @@ async fn an_event_whose_publisher_gave_up_waiting_is_still_heard() {
     let wanted = subscription(Duration::from_millis(1));
     let running = bus.subscribe(wanted, handler.clone()).await.unwrap();
     let event = event("a");
+    // The writer waits for the lock, so that the publisher cannot be answered before it gives up.
+    let lock = directory.foreign();
+    lock.execute_batch("BEGIN IMMEDIATE").unwrap();
     let gave_up = tokio::time::timeout(Duration::ZERO, bus.publish(&event)).await;
     assert!(gave_up.is_err());
+    lock.execute_batch("COMMIT").unwrap();
     handler.hears(1).await;
     running.stop().await;
 }
