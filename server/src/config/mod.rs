@@ -174,10 +174,6 @@ impl Config {
             ..
         } = self.redelivery;
         let mut conflicts = self.direct.conflicts();
-        if self.backend == Backend::Direct && self.notification_url.is_none() {
-            let problem = "must be set with the backend direct, which has no local inbox";
-            conflicts.push(("notification_url", problem.to_owned()));
-        }
         if first_pause > longest_pause {
             conflicts.push((
                 "redelivery_first_pause_ms",
