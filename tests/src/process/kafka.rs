@@ -238,7 +238,7 @@ fn properties(
         ("transaction.state.log.min.isr", "1".to_owned()),
         ("transaction.state.log.num.partitions", "1".to_owned()),
         // After a kill the controller believes for this long that the broker still runs.
-        ("broker.session.timeout.ms", "3000".to_owned()),
+        ("broker.session.timeout.ms", "2000".to_owned()),
         ("broker.heartbeat.interval.ms", "500".to_owned()),
         // A group of one consumer waits for no others.
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
@@ -246,4 +246,36 @@ fn properties(
     let own = own.map(|(name, value)| (name.to_owned(), value));
     let all = own.into_iter().chain(options.properties.iter().cloned());
     all.map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_topic_must_be_created_and_can_be_only_once() {
+        let broker = KafkaBroker::shared().await;
+        let unknown = wire::leaders(broker.port, "unknown").await;
+        assert!(unknown.is_err(), "a topic came by itself: {unknown:?}");
+        broker.create_topic("created", 3).await;
+        assert_eq!(wire::leaders(broker.port, "created").await.ok(), Some(3));
+        let again = wire::create_topic(broker.port, "created", 3).await;
+        let already_exists = "Kafka answers error 36".to_owned();
+        let refused = again.map_err(|error| error.to_string());
+        assert_eq!(refused, Err(already_exists));
+    }
+
+    #[tokio::test]
+    async fn a_broker_can_be_asked_to_create_topics_that_are_named() {
+        let options = KafkaOptions {
+            topics: TopicCreation::Automatic,
+            properties: vec![("num.partitions".to_owned(), "2".to_owned())],
+        };
+        let broker = KafkaBroker::start_with(options).await;
+        until("a topic comes by itself", async || {
+            let leaders = wire::leaders(broker.port, "unknown").await.ok()?;
+            (leaders == 2).then_some(())
+        })
+        .await;
+    }
 }

@@ -7,8 +7,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use redis::{Client, Cmd, RedisResult, Value};
+use redis::{AsyncConnectionConfig, Client, Cmd, RedisResult, Value};
 use tokio::sync::OnceCell;
 
 pub use certificates::Certificates;
@@ -21,6 +22,9 @@ use crate::wait::until;
 
 /// Databases of a server, so that each case can have one.
 const DATABASES: u32 = 4096;
+
+/// Longest wait for an answer.
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a server writes to disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -258,7 +262,12 @@ pub async fn command(url: &str, words: &[&str]) -> Value {
 /// When it is refused or not answered.
 pub async fn try_command(url: &str, words: &[&str]) -> RedisResult<Value> {
     let client = Client::open(url)?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    // The library's own limit is half a second, which a busy machine can take.
+    let config = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(DEADLINE))
+        .set_response_timeout(Some(DEADLINE));
+    let connection = client.get_multiplexed_async_connection_with_config(&config);
+    let mut connection = connection.await?;
     let mut command = Cmd::new();
     command.arg(words);
     command.query_async(&mut connection).await
