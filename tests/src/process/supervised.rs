@@ -9,16 +9,13 @@ use std::time::{Duration, Instant};
 
 use crate::wait::until;
 
-/// Kept as a file so that a person can run it, too.
-const SUPERVISE: &str = include_str!("../../servers/supervise");
-
 /// Longest wait for the end of a process that cannot refuse.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A server and the shell that watches over it.
 ///
 /// A `static` is never dropped, and a killed process drops nothing. So the shell holds the other end of a
-/// pipe and kills the server when the pipe closes. (`PR_SET_PDEATHSIG` would kill it as soon as the *thread*
+/// pipe and kills the server when the pipe closes: `tests/servers/supervise`. (`PR_SET_PDEATHSIG` would kill it as soon as the *thread*
 /// that started it ends.)
 #[derive(Debug)]
 pub(super) struct Supervised {
@@ -33,8 +30,8 @@ impl Supervised {
     pub(super) fn start(words: &[OsString], directory: &Path) -> Self {
         let path = directory.join("log");
         let log = File::options().create(true).append(true).open(&path);
-        let mut supervisor = Command::new("sh")
-            .args(["-c", SUPERVISE, "supervise"])
+        let supervise = Path::new(env!("CARGO_MANIFEST_DIR")).join("servers/supervise");
+        let mut supervisor = Command::new(supervise)
             .arg(directory)
             .args(words)
             .stdin(Stdio::piped())
