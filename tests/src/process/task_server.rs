@@ -13,6 +13,17 @@ use super::{Connection, Response};
 /// Longest wait for a start or an end.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// What is selected beside the program, so that cargo resolves the same features for it as for the test that
+/// asks, and builds no dependency twice.
+///
+/// That test is part of a build of the whole workspace, or of this package alone. A test target, which is
+/// built already, adds the features of development dependencies.
+const SELECTION: &[&str] = if cfg!(feature = "workspace") {
+    &["--workspace", "--all-features", "--test", "architecture"]
+} else {
+    &["--package", "task-server", "--package", "task-tests"]
+};
+
 /// The program's path. It is built on first use, in the profile of the test that asks.
 ///
 /// # Panics
@@ -29,7 +40,9 @@ pub fn program() -> &'static Path {
             .expect("a test lies in a target folder");
         let profile = folder.file_name().and_then(|name| name.to_str());
         let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--package", "task-server", "--bin", "task-server"]);
+        build
+            .args(["build", "--bin", "task-server"])
+            .args(SELECTION);
         if profile == Some("release") {
             build.arg("--release");
         }

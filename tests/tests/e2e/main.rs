@@ -13,6 +13,7 @@ mod faults;
 mod history;
 mod legacy;
 mod notifications;
+mod servers;
 
 use serde_json::Value;
 use task_tests::process::{Response, TaskServer};
