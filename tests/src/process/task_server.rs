@@ -24,6 +24,17 @@ const SELECTION: &[&str] = if cfg!(feature = "workspace") {
     &["--package", "task-server", "--package", "task-tests"]
 };
 
+/// What cargo tells a test about its package, and what some build scripts watch: with it they would run again,
+/// and what depends on them would be built again, now and at the next build from a shell.
+const OF_THE_TEST: [&str; 6] = [
+    "CARGO_MANIFEST_DIR",
+    "CARGO_PKG_NAME",
+    "CARGO_PKG_VERSION_MAJOR",
+    "CARGO_PKG_VERSION_MINOR",
+    "CARGO_PKG_VERSION_PATCH",
+    "CARGO_PKG_VERSION_PRE",
+];
+
 /// The program's path. It is built on first use, in the profile of the test that asks.
 ///
 /// # Panics
@@ -43,6 +54,9 @@ pub fn program() -> &'static Path {
         build
             .args(["build", "--bin", "task-server"])
             .args(SELECTION);
+        for variable in OF_THE_TEST {
+            build.env_remove(variable);
+        }
         if profile == Some("release") {
             build.arg("--release");
         }
