@@ -2,8 +2,17 @@
 
 mod directory;
 mod http;
+mod installed;
+pub mod kafka;
+mod port;
+mod python;
+pub mod redis;
+mod supervised;
 mod task_server;
 
 pub use directory::TestDirectory;
 pub use http::{Connection, Response};
+pub use kafka::KafkaBroker;
+pub use python::Python;
+pub use redis::RedisServer;
 pub use task_server::{NotificationService, TaskServer, TaskServerOptions, program};

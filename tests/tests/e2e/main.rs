@@ -12,6 +12,7 @@ mod crash;
 mod faults;
 mod legacy;
 mod notifications;
+mod servers;
 
 use serde_json::Value;
 use task_tests::process::{Response, TaskServer};

@@ -1,0 +1,111 @@
+"""Events of tasks on Kafka, by confluent-kafka.
+
+kafka_events.py BOOTSTRAP produce TOPIC EVENT...
+    produces bare events as the replaced service does: JSON texts, keyed by their task_id
+kafka_events.py BOOTSTRAP envelope TOPIC EVENT...
+    produces the same events in CloudEvents envelopes, as Dapr writes them
+kafka_events.py BOOTSTRAP consume TOPIC COUNT [GROUP]
+    prints that many messages as JSON lines with key, partition, offset, headers and value; without a
+    group from the beginning, with one from where the group is, and commits
+"""
+
+import json
+import sys
+import time
+import uuid
+
+from confluent_kafka import Consumer, KafkaException, Producer
+
+SECONDS = 60
+
+
+def produce(bootstrap, topic, *events):
+    parsed = [json.loads(event) for event in events]
+    send(bootstrap, topic, [(event["task_id"], event) for event in parsed])
+
+
+def envelope(bootstrap, topic, *events):
+    parsed = [json.loads(event) for event in events]
+    send(bootstrap, topic, [(event["task_id"], in_envelope(topic, event)) for event in parsed])
+
+
+def in_envelope(topic, event):
+    return {
+        "data": event,
+        "datacontenttype": "application/json",
+        "id": str(uuid.uuid4()),
+        "pubsubname": "pubsub",
+        "source": "task-api",
+        "specversion": "1.0",
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "topic": topic,
+        "type": "com.dapr.event.sent",
+    }
+
+
+def send(bootstrap, topic, messages):
+    failures = []
+
+    def delivered(error, _message):
+        if error is not None:
+            failures.append(error)
+
+    producer = Producer({"bootstrap.servers": bootstrap})
+    for key, value in messages:
+        producer.produce(topic, key=key, value=json.dumps(value), on_delivery=delivered)
+    left = producer.flush(SECONDS)
+    if left or failures:
+        sys.exit(f"{left} not delivered, failures: {failures}")
+
+
+def consume(bootstrap, topic, count, group=None):
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap,
+        "group.id": group or f"python-{uuid.uuid4()}",
+        "auto.offset.reset": "earliest",
+        "enable.auto.commit": False,
+    })
+    consumer.subscribe([topic])
+    deadline = time.monotonic() + SECONDS
+    seen = 0
+    while seen < int(count):
+        if time.monotonic() > deadline:
+            sys.exit(f"{seen} of {count} messages within {SECONDS} s")
+        message = consumer.poll(1.0)
+        if message is None:
+            continue
+        if message.error():
+            raise KafkaException(message.error())
+        seen += 1
+        print(json.dumps(line(message)))
+        if group:
+            consumer.commit(message, asynchronous=False)
+    consumer.close()
+
+
+def line(message):
+    return {
+        "key": text(message.key()),
+        "partition": message.partition(),
+        "offset": message.offset(),
+        "headers": {name: text(value) for name, value in message.headers() or []},
+        "value": text(message.value()),
+    }
+
+
+def text(value):
+    return None if value is None else value.decode()
+
+
+COMMANDS = {"produce": produce, "envelope": envelope, "consume": consume}
+
+
+def main():
+    if len(sys.argv) < 4 or sys.argv[2] not in COMMANDS:
+        sys.exit(__doc__)
+    _, bootstrap, command, *arguments = sys.argv
+    COMMANDS[command](bootstrap, *arguments)
+
+
+if __name__ == "__main__":
+    main()
