@@ -4,8 +4,11 @@
 //! | --- | --- | --- |
 //! | `embedded` (default) | state store, event bus, notifier | nothing: one SQLite file |
 //! | `http` | notifier | a receiver's address |
+//! | `redis` | state store | a Redis, shared with the replaced service or with Dapr |
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "redis")]
+pub mod redis;

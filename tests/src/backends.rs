@@ -6,9 +6,11 @@
 mod embedded;
 mod http;
 mod memory;
+mod redis;
 
 use std::sync::Arc;
 
+use adapters_direct::redis::RedisLayout;
 use task_core::ports::{BusCapability, StateCapability};
 
 use crate::conformance::event_bus::EventBusBackend;
@@ -18,6 +20,7 @@ use crate::conformance::state_store::StateStoreBackend;
 pub use embedded::{EmbeddedBackends, PublishingBackends};
 pub use http::HttpNotifiers;
 pub use memory::{MemoryEventBuses, MemoryNotifiers, MemoryStateStores};
+pub use redis::{RedisBackends, RestartedRedis};
 
 /// A backend under test.
 #[derive(Debug)]
@@ -132,5 +135,23 @@ pub const TABLE: &[Row] = &[
             receiver: Receiver::Refuses,
             fresh: || Arc::new(HttpNotifiers::default()),
         }),
+    },
+    Row {
+        name: "redis_legacy",
+        state_store: Some(StateStoreRow {
+            declares: redis::DECLARED_LEGACY,
+            fresh: || RedisBackends::fresh(RedisLayout::Legacy),
+        }),
+        event_bus: None,
+        notifier: None,
+    },
+    Row {
+        name: "redis_dapr",
+        state_store: Some(StateStoreRow {
+            declares: redis::DECLARED_DAPR,
+            fresh: || RedisBackends::fresh(RedisLayout::Dapr),
+        }),
+        event_bus: None,
+        notifier: None,
     },
 ];
