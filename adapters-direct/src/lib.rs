@@ -1,10 +1,11 @@
-//! Adapters that talk to a backend without a sidecar, one Cargo feature each.
+//! Adapters that talk to a backend without a sidecar, one Cargo feature each but for secrets.
 //!
 //! | feature | ports | needs |
 //! | --- | --- | --- |
 //! | `embedded` (default) | state store, event bus, notifier | nothing: one SQLite file |
 //! | `http` | notifier | a receiver's address |
 //! | `redis` | state store | a Redis, shared with the replaced service or with Dapr |
+//! | (always) | secret store | variables, a file or a directory |
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
@@ -12,3 +13,4 @@ pub mod embedded;
 pub mod http;
 #[cfg(feature = "redis")]
 pub mod redis;
+pub mod secrets;

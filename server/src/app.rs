@@ -51,6 +51,14 @@ pub enum StartError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A secret that the configuration names cannot be read.
+    #[error("cannot read the secret that {key} names")]
+    Secret {
+        /// The configuration key.
+        key: &'static str,
+        /// Why.
+        source: PortError,
+    },
     /// The backend is open and cannot do what the service needs.
     #[error("the backend cannot serve tasks")]
     Unfit(#[from] PortError),
@@ -73,6 +81,9 @@ impl StartError {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Backend { advice, .. } => Some(advice),
+            Self::Secret { .. } => {
+                Some("check the key, and the store that the key secrets chooses")
+            }
             Self::Config(_)
             | Self::BackendMissing { .. }
             | Self::NotCompiledIn { .. }

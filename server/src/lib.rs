@@ -9,5 +9,6 @@ pub mod cli;
 pub mod config;
 pub mod http;
 pub mod notification_service;
+pub mod secrets;
 pub mod shutdown;
 pub mod telemetry;

@@ -7,6 +7,7 @@ mod embedded;
 mod http;
 mod memory;
 mod redis;
+mod secrets;
 
 use std::sync::Arc;
 
@@ -15,12 +16,14 @@ use task_core::ports::{BusCapability, StateCapability};
 
 use crate::conformance::event_bus::EventBusBackend;
 use crate::conformance::notifier::NotifierBackend;
+use crate::conformance::secret_store::SecretStoreBackend;
 use crate::conformance::state_store::StateStoreBackend;
 
 pub use embedded::{EmbeddedBackends, PublishingBackends};
 pub use http::HttpNotifiers;
 pub use memory::{MemoryEventBuses, MemoryNotifiers, MemoryStateStores};
 pub use redis::{RedisBackends, RestartedRedis};
+pub use secrets::{DirectorySecrets, EnvironmentSecrets, FileSecrets, MemorySecrets};
 
 /// A backend under test.
 #[derive(Debug)]
@@ -33,6 +36,8 @@ pub struct Row {
     pub event_bus: Option<EventBusRow>,
     /// Its notifier, if it has one.
     pub notifier: Option<NotifierRow>,
+    /// Its secret store, if it has one.
+    pub secret_store: Option<SecretStoreRow>,
 }
 
 /// A state store of the table.
@@ -62,6 +67,13 @@ pub struct NotifierRow {
     pub fresh: fn() -> Arc<dyn NotifierBackend>,
 }
 
+/// A secret store of the table.
+#[derive(Debug, Clone, Copy)]
+pub struct SecretStoreRow {
+    /// Makes a backend for one case.
+    pub fresh: fn() -> Arc<dyn SecretStoreBackend>,
+}
+
 /// Whether a receiver can say no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Receiver {
@@ -87,6 +99,9 @@ pub const TABLE: &[Row] = &[
             receiver: Receiver::Refuses,
             fresh: || Arc::new(MemoryNotifiers::default()),
         }),
+        secret_store: Some(SecretStoreRow {
+            fresh: || Arc::new(MemorySecrets),
+        }),
     },
     // The same store without any capability: each case that needs one proves its refusal.
     Row {
@@ -97,6 +112,7 @@ pub const TABLE: &[Row] = &[
         }),
         event_bus: None,
         notifier: None,
+        secret_store: None,
     },
     Row {
         name: "embedded",
@@ -116,6 +132,7 @@ pub const TABLE: &[Row] = &[
             receiver: Receiver::AcceptsAll,
             fresh: || EmbeddedBackends::fresh(),
         }),
+        secret_store: None,
     },
     // The same file, as the embedded service uses it: a commit is a publication.
     Row {
@@ -126,6 +143,7 @@ pub const TABLE: &[Row] = &[
         }),
         event_bus: None,
         notifier: None,
+        secret_store: None,
     },
     Row {
         name: "http",
@@ -135,6 +153,7 @@ pub const TABLE: &[Row] = &[
             receiver: Receiver::Refuses,
             fresh: || Arc::new(HttpNotifiers::default()),
         }),
+        secret_store: None,
     },
     Row {
         name: "redis_legacy",
@@ -144,6 +163,7 @@ pub const TABLE: &[Row] = &[
         }),
         event_bus: None,
         notifier: None,
+        secret_store: None,
     },
     Row {
         name: "redis_dapr",
@@ -153,5 +173,20 @@ pub const TABLE: &[Row] = &[
         }),
         event_bus: None,
         notifier: None,
+        secret_store: None,
     },
+    secrets("environment", || Arc::new(EnvironmentSecrets)),
+    secrets("file", || FileSecrets::fresh()),
+    secrets("directory", || DirectorySecrets::fresh()),
 ];
+
+/// A row with nothing but a secret store.
+const fn secrets(name: &'static str, fresh: fn() -> Arc<dyn SecretStoreBackend>) -> Row {
+    Row {
+        name,
+        state_store: None,
+        event_bus: None,
+        notifier: None,
+        secret_store: Some(SecretStoreRow { fresh }),
+    }
+}

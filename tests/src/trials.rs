@@ -7,10 +7,10 @@ use futures_util::future::join_all;
 use libtest_mimic::{Failed, Trial};
 use task_core::ports::CapabilitySet;
 
-use crate::backends::{EventBusRow, NotifierRow, Receiver, StateStoreRow, TABLE};
+use crate::backends::{EventBusRow, NotifierRow, Receiver, SecretStoreRow, StateStoreRow, TABLE};
 use crate::broken::{self, Broken, Check};
 use crate::conformance::state_store::refusals;
-use crate::conformance::{Failure, Verdict, event_bus, notifier, state_store};
+use crate::conformance::{Failure, Verdict, event_bus, notifier, secret_store, state_store};
 use crate::model::{self, Effort};
 
 /// Every row of the table against every case of its ports, and against the model.
@@ -26,6 +26,9 @@ pub fn of_table() -> Vec<Trial> {
         }
         if let Some(notifier) = row.notifier {
             trials.extend(of_notifier(row.name, notifier));
+        }
+        if let Some(secrets) = row.secret_store {
+            trials.extend(of_secret_store(row.name, secrets));
         }
     }
     trials
@@ -107,6 +110,17 @@ pub fn of_notifier(name: &str, row: NotifierRow) -> Vec<Trial> {
     let trials = cases.map(|case| {
         trial(format!("{name}::notifier::{}", case.name), move || {
             notifier::run(case, (row.fresh)())
+        })
+    });
+    trials.collect()
+}
+
+/// The trials of one secret store, named `<backend>::secret_store::<case>`.
+#[must_use]
+pub fn of_secret_store(name: &str, row: SecretStoreRow) -> Vec<Trial> {
+    let trials = secret_store::CASES.iter().map(|case| {
+        trial(format!("{name}::secret_store::{}", case.name), move || {
+            secret_store::run(case, (row.fresh)())
         })
     });
     trials.collect()

@@ -31,6 +31,10 @@ impl Database {
     pub(super) fn open(config: &EmbeddedConfig, clock: Arc<dyn Clock>) -> Result<Self, OpenError> {
         let owner = own(config)?;
         let path = config.database_file();
+        create_private_file(&path).map_err(|source| OpenError::Io {
+            path: path.clone(),
+            source,
+        })?;
         let writer = Writer::start(schema::open_writer(&path)?, Arc::clone(&clock));
         let writer = writer.map_err(|source| OpenError::Io {
             path: path.clone(),
@@ -107,6 +111,18 @@ fn create_private(directory: &std::path::Path) -> std::io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
     builder.create(directory)
+}
+
+/// Makes a file that only its owner can read, and SQLite its journal alike; one that exists stays.
+fn create_private_file(path: &std::path::Path) -> std::io::Result<()> {
+    let mut options = OpenOptions::new();
+    options.create_new(true).write(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    match options.open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 /// Takes the directory's lock, which the operating system frees when this process ends.

@@ -256,3 +256,18 @@ async fn an_event_whose_publisher_gave_up_waiting_is_still_heard() {
     handler.hears(1).await;
     running.stop().await;
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_owner_can_read_the_file_and_its_journal() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let directory = Directory::new();
+    std::fs::create_dir(&directory.0).unwrap();
+    let embedded = directory.open();
+    assert!(put(&embedded.database, "t-1").await);
+    for name in ["tasks.db", "tasks.db-wal"] {
+        let metadata = std::fs::metadata(directory.0.join(name)).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o077, 0, "{name}");
+    }
+}

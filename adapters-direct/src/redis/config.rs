@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use task_core::ports::Secret;
 use url::Url;
 
 /// The port of Redis where the address names none.
@@ -53,32 +54,21 @@ pub enum KeyPrefix {
     None,
 }
 
+impl KeyPrefix {
+    /// Reads the metadata `keyPrefix` where it is neither `appid`, `namespace` nor `name`.
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        match text {
+            "none" => Self::None,
+            text => Self::Text(text.into()),
+        }
+    }
+}
+
 impl Default for KeyPrefix {
     /// The app id of the Task API.
     fn default() -> Self {
         Self::Text("task-api".into())
-    }
-}
-
-/// A password; never shown.
-#[derive(Clone)]
-pub struct Password(Box<str>);
-
-impl Password {
-    /// Takes a text.
-    #[must_use]
-    pub fn new(text: impl Into<Box<str>>) -> Self {
-        Self(text.into())
-    }
-
-    pub(super) fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Password {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Password(***)")
     }
 }
 
@@ -94,9 +84,10 @@ pub struct ClientCertificate {
 /// Configuration of the Redis backend.
 ///
 /// ```
-/// use adapters_direct::redis::{Password, RedisConfig, RedisLayout};
+/// use adapters_direct::redis::{RedisConfig, RedisLayout};
+/// use task_core::ports::Secret;
 /// let mut config = RedisConfig::new("rediss://service@redis.example:6380/2", RedisLayout::Dapr).unwrap();
-/// config.password = Some(Password::new("hunter2"));
+/// config.password = Secret::new("hunter2");
 /// config.check().unwrap();
 /// assert!(!format!("{config:?}").contains("hunter2"));
 /// ```
@@ -111,9 +102,9 @@ pub struct RedisConfig {
     /// What every other key of ours begins with; letters, digits, `-`, `_` and `.`.
     pub namespace: Box<str>,
     /// The password of the user that the address names, or of `default`.
-    pub password: Option<Password>,
+    pub password: Option<Secret>,
     /// PEM file of whom to trust instead of the machine's roots.
-    pub authority: Option<PathBuf>,
+    pub ca_file: Option<PathBuf>,
     /// What to show a server that asks for a certificate.
     pub client_certificate: Option<ClientCertificate>,
     /// Longest time until a connection stands, TLS and greeting included.
@@ -209,7 +200,7 @@ impl RedisConfig {
             key_prefix: KeyPrefix::default(),
             namespace: "task-api".into(),
             password: None,
-            authority: None,
+            ca_file: None,
             client_certificate: None,
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(2),
@@ -238,7 +229,7 @@ impl RedisConfig {
             return Err(ConfigError::UserWithoutPassword(user.clone()));
         }
         let files = [
-            ("authority", self.authority.is_some()),
+            ("ca_file", self.ca_file.is_some()),
             ("client_certificate", self.client_certificate.is_some()),
         ];
         match files.into_iter().find(|(_, set)| *set) {
@@ -377,7 +368,7 @@ mod tests {
     fn a_field_out_of_range_is_named_with_its_limit_and_value() {
         let check = |change: fn(&mut RedisConfig)| {
             let mut config = parsed("redis://u@a").expect("an address");
-            config.password = Some(Password::new("x"));
+            config.password = Secret::new("x");
             config.check().expect("the defaults are valid");
             change(&mut config);
             config.check().expect_err("out of range").to_string()
@@ -408,8 +399,8 @@ mod tests {
                 "the Redis address names the user \"u\", who has no password",
             ),
             (
-                check(|config| config.authority = Some("ca.pem".into())),
-                "authority is set, which needs an address that begins with rediss://",
+                check(|config| config.ca_file = Some("ca.pem".into())),
+                "ca_file is set, which needs an address that begins with rediss://",
             ),
         ] {
             assert_eq!(found, expected);

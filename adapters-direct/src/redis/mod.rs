@@ -49,7 +49,7 @@ mod tls;
 
 use std::sync::Arc;
 
-pub use config::{ClientCertificate, ConfigError, KeyPrefix, Password, RedisConfig, RedisLayout};
+pub use config::{ClientCertificate, ConfigError, KeyPrefix, RedisConfig, RedisLayout};
 pub use convert::{Converted, RedisConverter};
 pub use error::OpenError;
 pub use state_store::RedisStateStore;

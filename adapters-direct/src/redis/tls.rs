@@ -35,7 +35,7 @@ pub(super) fn prepare(config: &RedisConfig) -> Result<Option<Tls>, OpenError> {
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(OpenError::Roots)?;
-    let builder = match &config.authority {
+    let builder = match &config.ca_file {
         Some(path) => builder.with_root_certificates(roots(path)?),
         None => builder.with_platform_verifier().map_err(OpenError::Roots)?,
     };

@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Backend, Config, LogFormat, NotificationUrl};
+use task_core::ports::SecretName;
+
+use super::direct::{self, BusKind, KafkaMechanism, KafkaSecurity, RedisLayout};
+use super::{Backend, Config, LogFormat, NotificationUrl, SecretSource};
 
 /// One configuration key.
 pub(crate) struct Key {
@@ -68,6 +71,36 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.backend, choice(v, &Backend::ALL, Backend::as_str));
     "data_dir" "DIR" = "data", TaskApi, "Directory of the embedded data file",
         |c, v| store(&mut c.data_dir, filled(v).map(Into::into));
+    "secrets" "SOURCE" = "env", TaskApi, "Where secrets are: env (TASK_SECRET_NAME), file:PATH (JSON) or dir:PATH (a file each)",
+        |c, v| store(&mut c.secrets, SecretSource::parse(v));
+    "redis_url" "URL" = "redis://127.0.0.1:6379", TaskApi, "Redis of the direct backend: redis[s]://[user@]host[:port][/database]",
+        |c, v| store(&mut c.direct.redis.url, direct::redis_url(v));
+    "redis_layout" "LAYOUT" = "legacy", TaskApi, "How tasks lie in Redis: legacy (strings) or dapr (hashes)",
+        |c, v| store(&mut c.direct.redis.layout, choice(v, RedisLayout::ALL, RedisLayout::as_str));
+    "redis_key_prefix" "TEXT" = "task-api", TaskApi, "What stands before || in a key of the dapr layout",
+        |c, v| store(&mut c.direct.redis.key_prefix, filled(v).map(str::to_owned));
+    "redis_password_secret" "NAME" = "", TaskApi, "Secret that is the password of Redis",
+        |c, v| store(&mut c.direct.redis.password, secret(v));
+    "redis_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Redis, instead of the machine's roots",
+        |c, v| store(&mut c.direct.redis.ca_file, filled(v).map(|v| Some(v.into())));
+    "bus" "BUS" = "kafka", TaskApi, "What carries events of the direct backend: kafka or redis-streams",
+        |c, v| store(&mut c.direct.bus, choice(v, BusKind::ALL, BusKind::as_str));
+    "kafka_brokers" "HOST:PORT,.." = "127.0.0.1:9092", TaskApi, "Kafka brokers to begin with",
+        |c, v| store(&mut c.direct.kafka.brokers, filled(v).map(str::to_owned));
+    "kafka_security" "HOW" = "plaintext", TaskApi, "How bytes travel to Kafka: plaintext or tls",
+        |c, v| store(&mut c.direct.kafka.security, choice(v, KafkaSecurity::ALL, KafkaSecurity::as_str));
+    "kafka_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Kafka, instead of the machine's roots",
+        |c, v| store(&mut c.direct.kafka.ca_file, filled(v).map(|v| Some(v.into())));
+    "kafka_user" "NAME" = "", TaskApi, "User of Kafka; without one there is no login",
+        |c, v| store(&mut c.direct.kafka.user, filled(v).map(|v| Some(v.to_owned())));
+    "kafka_mechanism" "HOW" = "scram-sha-512", TaskApi, "How the password is shown to Kafka: plain, scram-sha-256 or scram-sha-512",
+        |c, v| store(&mut c.direct.kafka.mechanism, choice(v, KafkaMechanism::ALL, KafkaMechanism::as_str));
+    "kafka_password_secret" "NAME" = "", TaskApi, "Secret that is the password of the Kafka user",
+        |c, v| store(&mut c.direct.kafka.password, secret(v));
+    "kafka_create_partitions" "N" = "0", TaskApi, "Partitions of a Kafka topic that is made because it is missing; 0 makes none",
+        |c, v| store(&mut c.direct.kafka.create_partitions, integer(v, 0, 1_000));
+    "kafka_create_replication" "N" = "1", TaskApi, "Copies of a Kafka topic that is made because it is missing",
+        |c, v| store(&mut c.direct.kafka.create_replication, integer(v, 1, 15));
     "notification_url" "URL" = "", TaskApi, "Receiver of notifications (POST URL/notify); without it they stay in the local inbox",
         |c, v| store(&mut c.notification_url, NotificationUrl::parse(v).map(Some));
     "notification_timeout_ms" "MS" = "5000", TaskApi, "Longest wait for the receiver of a notification",
@@ -88,6 +121,8 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.limits.header_timeout, millis(v, 10, 600_000));
     "request_timeout_ms" "MS" = "30000", Both, "Longest time for one request, its body included",
         |c, v| store(&mut c.limits.request_timeout, millis(v, 10, 600_000));
+    "shutdown_grace_ms" "MS" = "0", Both, "How long a stopping service is not ready and still takes requests",
+        |c, v| store(&mut c.limits.shutdown_grace, millis(v, 0, 600_000));
     "shutdown_timeout_ms" "MS" = "20000", Both, "Longest wait for running requests when stopping",
         |c, v| store(&mut c.limits.shutdown_timeout, millis(v, 0, 600_000));
     "worker_threads" "N" = "0", Both, "Threads that serve requests; 0 is one per core",
@@ -148,6 +183,12 @@ fn choice<T: Copy>(text: &str, all: &[T], name: impl Fn(T) -> &'static str) -> R
         let names: Vec<_> = all.iter().map(|choice| name(*choice)).collect();
         format!("must be one of {}", names.join(", "))
     })
+}
+
+fn secret(text: &str) -> Result<Option<SecretName>, String> {
+    SecretName::parse(text)
+        .map(Some)
+        .map_err(|error| error.detail)
 }
 
 fn level_name(level: tracing::Level) -> &'static str {

@@ -3,7 +3,9 @@
 //! A flag beats a `TASK_…` variable, a variable beats the TOML file, the file beats the default. All
 //! problems are reported at once. This folder is the only place that reads the environment.
 
+mod direct;
 mod keys;
+mod secrets;
 mod sources;
 mod suggest;
 mod url;
@@ -13,9 +15,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use adapters_direct::secrets::Variables;
 use task_core::ports::Redelivery;
 
+pub use direct::{BusKind, Direct, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisLayout};
 pub(crate) use keys::{KEYS, Key, Scope};
+pub use secrets::SecretSource;
 pub use sources::{ConfigError, Effective, Origin, Problem, Sources};
 pub use url::NotificationUrl;
 
@@ -28,6 +33,12 @@ pub struct Config {
     pub backend: Backend,
     /// The directory of the embedded data file.
     pub data_dir: PathBuf,
+    /// The store of the secrets that other keys name.
+    pub secrets: SecretSource,
+    /// The secrets of the environment; used if they are to come from there.
+    pub secret_variables: Variables,
+    /// Redis and the event bus of the direct backend.
+    pub direct: Direct,
     /// The receiver of notifications; `None` is the local inbox.
     pub notification_url: Option<NotificationUrl>,
     /// The longest wait for the receiver of a notification.
@@ -57,6 +68,8 @@ pub struct Limits {
     pub header_timeout: Duration,
     /// Longest time for one request, its body included.
     pub request_timeout: Duration,
+    /// How long a stopping service is not ready and still takes requests.
+    pub shutdown_grace: Duration,
     /// Longest wait for running requests when stopping.
     pub shutdown_timeout: Duration,
 }
@@ -132,6 +145,9 @@ impl Config {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             backend: Backend::Embedded,
             data_dir: PathBuf::new(),
+            secrets: SecretSource::Environment,
+            secret_variables: Variables::default(),
+            direct: Direct::unset(),
             notification_url: None,
             notification_timeout: Duration::ZERO,
             redelivery: Redelivery::default(),
@@ -141,6 +157,7 @@ impl Config {
                 max_connections: 0,
                 header_timeout: Duration::ZERO,
                 request_timeout: Duration::ZERO,
+                shutdown_grace: Duration::ZERO,
                 shutdown_timeout: Duration::ZERO,
             },
             worker_threads: 0,
@@ -156,7 +173,11 @@ impl Config {
             longest_pause,
             ..
         } = self.redelivery;
-        let mut conflicts = Vec::new();
+        let mut conflicts = self.direct.conflicts();
+        if self.backend == Backend::Direct && self.notification_url.is_none() {
+            let problem = "must be set with the backend direct, which has no local inbox";
+            conflicts.push(("notification_url", problem.to_owned()));
+        }
         if first_pause > longest_pause {
             conflicts.push((
                 "redelivery_first_pause_ms",

@@ -5,6 +5,8 @@ use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use adapters_direct::secrets::{VARIABLE_PREFIX as SECRET_PREFIX, Variables};
+
 use super::keys::{self, KEYS, Key, VARIABLE_PREFIX};
 use super::{Config, suggest, url};
 
@@ -17,6 +19,7 @@ pub struct Sources {
     flags: BTreeMap<&'static str, String>,
     variables: BTreeMap<&'static str, String>,
     file: BTreeMap<&'static str, String>,
+    secrets: Variables,
     defaults: BTreeMap<&'static str, &'static str>,
     file_path: Option<PathBuf>,
     problems: Vec<Problem>,
@@ -129,17 +132,23 @@ impl Sources {
     ) -> Option<PathBuf> {
         let mut config_file = None;
         for (name, value) in variables {
-            let Some(suffix) = name.to_str().and_then(|n| n.strip_prefix(VARIABLE_PREFIX)) else {
+            let Ok(variable) = name.into_string() else {
                 continue;
             };
-            let origin = Origin::Variable(format!("{VARIABLE_PREFIX}{suffix}"));
+            let Some(suffix) = variable.strip_prefix(VARIABLE_PREFIX) else {
+                continue;
+            };
+            if variable.starts_with(SECRET_PREFIX) {
+                self.secrets.extend([(variable, value)]);
+                continue;
+            }
+            let origin = Origin::Variable(variable.clone());
             if suffix == "CONFIG" {
                 config_file = Some(PathBuf::from(value));
                 continue;
             }
             let lower = suffix.to_lowercase();
-            let known = keys::find(&lower)
-                .filter(|key| key.variable() == format!("{VARIABLE_PREFIX}{suffix}"));
+            let known = keys::find(&lower).filter(|key| key.variable() == variable);
             match (known, value.into_string()) {
                 (Some(key), Ok(value)) => {
                     self.variables.insert(key.name, value);
@@ -201,6 +210,7 @@ impl Sources {
     /// Every problem of every source, with key, origin, limit and value.
     pub fn resolve(mut self) -> Result<Effective, ConfigError> {
         let mut config = Config::unset();
+        config.secret_variables = std::mem::take(&mut self.secrets);
         let mut values = Vec::with_capacity(KEYS.len());
         for key in KEYS {
             let (text, origin) = self.winner(key);
@@ -406,6 +416,29 @@ mod tests {
         let mut sources = Sources::default();
         sources.environment(variables(&[("TASK_IMPORT", "x")]));
         assert!(sources.resolve().is_err());
+    }
+
+    #[test]
+    fn a_secret_of_the_environment_is_taken_and_never_shown() {
+        let mut sources = Sources::default();
+        let pairs = [
+            ("TASK_SECRET_REDIS__PASSWORD", "canary-91c4"),
+            ("TASK_SECRET_REDIS_PORT", "canary-91c5"),
+        ];
+        sources.environment(variables(&pairs));
+        let mut shown = format!("{sources:?}");
+        let effective = sources.resolve().expect("no key is wrong");
+        shown.push_str(&format!("{effective:?}"));
+        assert!(shown.contains("TASK_SECRET_REDIS__PASSWORD"), "{shown}");
+        assert!(shown.contains("TASK_SECRET_REDIS_PORT"), "{shown}");
+        assert!(!shown.contains("canary"), "{shown}");
+
+        let mut sources = Sources::default();
+        let pairs = [("TASK_SECRET", "canary-1"), ("TASK_secret_a", "canary-2")];
+        sources.environment(variables(&pairs));
+        let error = sources.resolve().expect_err("both are misspelt");
+        assert_eq!(error.problems().len(), 2, "{error}");
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
     }
 
     #[test]

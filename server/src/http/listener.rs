@@ -35,16 +35,22 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     bound.map_err(|error| StartError::Listen { address, error })
 }
 
-/// Serves until told to stop, then lets running requests end within `shutdown_timeout`.
+/// Serves until `shutdown_grace` after it was told to stop, then lets running requests end within
+/// `shutdown_timeout`.
 ///
 /// Connections beyond `max_connections` wait in the backlog of the operating system. All tasks of
 /// connections have ended when this returns.
 pub async fn serve(listener: TcpListener, gate: Arc<Gate>, mut stopping: Stopping) {
-    let drain_time = gate.limits().shutdown_timeout;
+    let (grace, drain_time) = (gate.limits().shutdown_grace, gate.limits().shutdown_timeout);
+    // Load balancers need a moment to see that the service is not ready.
+    let closing = async {
+        stopping.raised().await;
+        sleep(grace).await;
+    };
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     tokio::select! {
-        () = stopping.raised() => {}
+        () = closing => {}
         () = accept(&listener, &gate, &graceful, &mut connections) => {}
     }
     // Closed before the drain, so that new clients are refused at once and go elsewhere.

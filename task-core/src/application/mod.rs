@@ -15,6 +15,7 @@
 mod completion;
 mod envelope;
 mod error;
+mod lease;
 mod outbox;
 mod record;
 mod relay;
@@ -29,6 +30,7 @@ pub use envelope::{
     EVENT_SOURCE, IncomingEvent, PUBSUB_NAME, PoisonError, TASK_EVENTS_TOPIC, task_event,
 };
 pub use error::TaskError;
+pub use lease::Lease;
 pub use outbox::Outbox;
 pub use record::{Origin, RecordError, TaskRecord};
 pub use relay::{Relay, RelayReport};

@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 
-use super::Outbox;
+use tokio::sync::Mutex;
+
+use super::{Lease, Outbox};
 use crate::background::{Background, Stop};
-use crate::ports::{EventBus, PendingEvent, PendingId, PortError};
+use crate::ports::{Entropy, EventBus, PendingEvent, PendingId, PortError};
 
 /// Pending events read at once.
 const PAGE: usize = 256;
@@ -16,8 +18,14 @@ const PAGE: usize = 256;
 /// Publications under way at once, each of another key.
 const CONCURRENCY: usize = 64;
 
-/// How often it looks without being woken: for events of a dead process or another replica.
+/// How often it looks without being woken: for events whose process died before it could wake us.
 const POLL: Duration = Duration::from_secs(1);
+
+/// How often it looks in an outbox that other replicas fill as well.
+const SHARED_POLL: Duration = Duration::from_millis(100);
+
+/// How long one replica relays for all without a sign of life; twice that, and another one does.
+const LEASE_LENGTH: Duration = Duration::from_secs(3);
 
 /// Pauses after a pass with failures, doubling.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -29,11 +37,13 @@ const FLUSH: Duration = Duration::from_secs(5);
 /// Moves events from the outbox to the bus.
 ///
 /// An event is settled only after the bus has accepted it, so a crash publishes it twice rather than
-/// never. An event that fails holds back the later ones of its key and no others.
+/// never. An event that fails holds back the later ones of its key and no others. Where replicas share
+/// an outbox, one of them relays for all, so that the order per key holds across them.
 #[derive(Debug)]
 pub struct Relay {
     outbox: Arc<Outbox>,
     bus: Arc<dyn EventBus>,
+    lease: Option<Mutex<Lease>>,
 }
 
 /// What one pass over the outbox did.
@@ -46,10 +56,26 @@ pub struct RelayReport {
 }
 
 impl Relay {
-    /// A relay between an outbox and a bus.
+    /// The relay of an outbox that no other process has.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>, bus: Arc<dyn EventBus>) -> Self {
-        Self { outbox, bus }
+        let lease = None;
+        Self { outbox, bus, lease }
+    }
+
+    /// One of several relays of a shared outbox; it works while it holds their lease.
+    ///
+    /// # Errors
+    /// `Unsupported` when the store has no conditional writes.
+    pub fn shared(
+        outbox: Arc<Outbox>,
+        bus: Arc<dyn EventBus>,
+        entropy: &dyn Entropy,
+    ) -> Result<Self, PortError> {
+        let store = Arc::clone(outbox.shared_store());
+        let lease = Lease::new(store, "relay", LEASE_LENGTH, entropy)?;
+        let lease = Some(Mutex::new(lease));
+        Ok(Self { outbox, bus, lease })
     }
 
     /// Runs until it is stopped, and publishes what is then pending before it ends.
@@ -59,45 +85,56 @@ impl Relay {
 
     async fn run(self, mut stop: Stop) {
         let mut pause = FIRST_PAUSE;
-        while !stop.is_raised() {
-            let wait = match stop.or(self.pass()).await {
-                None => break,
-                Some(Ok(RelayReport { failed: 0, .. })) => {
-                    pause = FIRST_PAUSE;
-                    None
-                }
-                Some(Ok(report)) => {
+        while let Some(result) = stop.or(self.pass()).await {
+            let wait = match result {
+                Ok(RelayReport { failed: 0, .. }) => None,
+                Ok(report) => {
                     tracing::warn!(failed = report.failed, "events wait for the bus");
                     Some(pause)
                 }
-                Some(Err(error)) => {
+                Err(error) => {
                     tracing::warn!(%error, "pending events cannot be read or settled");
                     Some(pause)
                 }
             };
-            let rest = async {
-                match wait {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => {
-                        // The poll is the time-out of the wait; both ways the next pass looks.
-                        let _ = tokio::time::timeout(POLL, self.outbox.committed()).await;
-                    }
-                }
+            pause = wait.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
+            let rest = match wait {
+                None => stop.or(self.work()).await,
+                Some(wait) => stop.or(tokio::time::sleep(wait)).await,
             };
-            if stop.or(rest).await.is_none() {
+            if rest.is_none() {
                 break;
-            }
-            if wait.is_some() {
-                pause = (pause * 2).min(LONGEST_PAUSE);
             }
         }
         match tokio::time::timeout(FLUSH, self.pass()).await {
             Ok(Ok(RelayReport { failed: 0, .. })) => {}
             _ => tracing::warn!("some events stay pending and are published at the next start"),
         }
+        if let Some(lease) = self.lease
+            && let Err(error) = lease.into_inner().release().await
+        {
+            tracing::debug!(%error, "the relay's lease ends by itself");
+        }
     }
 
-    /// Publishes what is pending now.
+    /// Waits for something to do: a commit of our own, or the time to look for those of others.
+    async fn work(&self) {
+        let poll = match &self.lease {
+            None => POLL,
+            Some(_) => SHARED_POLL,
+        };
+        // The poll is the time-out of the wait; both ways the next pass looks.
+        let _ = tokio::time::timeout(poll, self.outbox.committed()).await;
+    }
+
+    async fn may_publish(&self) -> Result<bool, PortError> {
+        match &self.lease {
+            None => Ok(true),
+            Some(lease) => lease.lock().await.hold().await,
+        }
+    }
+
+    /// Publishes what is pending now; nothing while another replica relays.
     ///
     /// # Errors
     /// When the store cannot list or settle; failures of the bus are counted in the report.
@@ -108,7 +145,7 @@ impl Relay {
         let mut report = RelayReport::default();
         let mut failed_keys: HashSet<Box<str>> = HashSet::new();
         let mut after: Option<PendingId> = None;
-        loop {
+        while self.may_publish().await? {
             let page = self.outbox.store().pending(after, PAGE).await?;
             let Some(last) = page.last() else {
                 return Ok(report);
@@ -128,6 +165,7 @@ impl Relay {
                 return Ok(report);
             }
         }
+        Ok(report)
     }
 
     async fn publish(

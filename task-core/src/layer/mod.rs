@@ -1,9 +1,9 @@
 //! Retry, timeout, circuit breaker and observation: what stands between a use case and an adapter.
 //!
-//! A [`GuardedStateStore`], a [`GuardedEventBus`] or a [`GuardedNotifier`] wraps an adapter of its
-//! port and is used in its place. The three are thin: every call goes through the one engine,
-//! [`Policy::call`], and nothing else in the workspace retries a port. An adapter that retried as
-//! well would multiply the attempts, so a client library's own retries are switched off.
+//! A [`GuardedStateStore`], a [`GuardedEventBus`], a [`GuardedNotifier`] or a [`GuardedSecretStore`]
+//! wraps an adapter of its port and is used in its place. They are thin: every call goes through the
+//! one engine, [`Policy::call`], and nothing else in the workspace retries a port. An adapter that
+//! retried as well would multiply the attempts, so a client library's own retries are switched off.
 //!
 //! # The order
 //!
@@ -85,6 +85,7 @@ mod notifier;
 mod observe;
 mod policy;
 mod retry;
+mod secret_store;
 mod state_store;
 mod timeout;
 
@@ -94,4 +95,5 @@ pub use notifier::GuardedNotifier;
 pub use observe::{Count, CountingObserver, LogObserver, Observer, Operation};
 pub use policy::{CallKind, Policy};
 pub use retry::RetryPolicy;
+pub use secret_store::GuardedSecretStore;
 pub use state_store::GuardedStateStore;

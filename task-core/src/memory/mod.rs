@@ -7,12 +7,14 @@ mod clock;
 mod entropy;
 mod event_bus;
 mod notifier;
+mod secret_store;
 mod state_store;
 
 pub use clock::ManualClock;
 pub use entropy::SeededEntropy;
 pub use event_bus::MemoryEventBus;
 pub use notifier::MemoryNotifier;
+pub use secret_store::MemorySecretStore;
 pub use state_store::MemoryStateStore;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -72,7 +72,8 @@ pub enum DeleteMode {
 pub struct DeleteOptions {
     /// When the deletion takes effect.
     pub mode: DeleteMode,
-    /// How long the key refuses to be created again; `None` is not at all.
+    /// How long the key refuses to be created again; `None` is not at all, and leaves a tombstone that
+    /// is there. A new one replaces it.
     pub tombstone: Option<Duration>,
 }
 

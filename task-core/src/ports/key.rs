@@ -21,6 +21,8 @@ impl Kind {
     pub const TASK: Self = Self("task");
     /// The marks of events that a consumer has finished.
     pub const SEEN: Self = Self("seen");
+    /// Who may do something alone.
+    pub const LEASE: Self = Self("lease");
 
     /// A namespace of a caller's own, in lower-case letters.
     #[must_use]

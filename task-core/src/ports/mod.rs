@@ -4,7 +4,7 @@
 //! library code in the package `task-tests`; an adapter in another crate runs the same ones.
 //!
 //! Driven ports are held as `Arc<dyn Port>`: the backend is chosen at run time. A clone of that
-//! `Arc` shares the backend. All three answer with the one [`PortError`].
+//! `Arc` shares the backend. All of them answer with the one [`PortError`].
 
 mod capability;
 mod clock;
@@ -14,6 +14,7 @@ mod error;
 mod event_bus;
 mod key;
 mod notifier;
+mod secret_store;
 mod state_store;
 
 pub use capability::{BusCapability, CapabilitySet, StateCapability};
@@ -31,6 +32,9 @@ pub use key::{ETag, Key, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES, Stored};
 #[cfg(feature = "mock")]
 pub use notifier::MockNotifier;
 pub use notifier::{Notification, Notifier};
+#[cfg(feature = "mock")]
+pub use secret_store::MockSecretStore;
+pub use secret_store::{Secret, SecretName, SecretStore};
 #[cfg(feature = "mock")]
 pub use state_store::MockStateStore;
 pub use state_store::{Page, PendingEvent, PendingId, StateStore};

@@ -153,6 +153,12 @@ pub struct Page {
 ///
 /// # Wrappers
 /// A wrapper MUST forward every method and denies `clippy::missing_trait_methods`.
+///
+/// [`MAX_KEY_BYTES`]: super::MAX_KEY_BYTES
+/// [`MAX_VALUE_BYTES`]: super::MAX_VALUE_BYTES
+/// [`Guard`]: super::Guard
+/// [`WriteMode::Raise`]: super::WriteMode::Raise
+/// [`DeleteMode::AtMost`]: super::DeleteMode::AtMost
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait StateStore: Debug + Send + Sync + 'static {

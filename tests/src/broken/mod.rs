@@ -8,6 +8,7 @@ mod bus;
 mod bus_faults;
 mod bus_table;
 mod notifying;
+mod secrets;
 mod store;
 mod store_events;
 mod store_guards;
@@ -19,6 +20,7 @@ use std::sync::Arc;
 
 use crate::conformance::event_bus::{self, EventBusBackend};
 use crate::conformance::notifier::{self, NotifierBackend};
+use crate::conformance::secret_store::{self, SecretStoreBackend};
 use crate::conformance::state_store::{self, StateStoreBackend};
 use crate::conformance::{Failure, Verdict};
 use crate::model::{self, Effort};
@@ -38,6 +40,7 @@ enum Fresh {
     StateStore(fn() -> Arc<dyn StateStoreBackend>),
     EventBus(fn() -> Arc<dyn EventBusBackend>),
     Notifier(fn() -> Arc<dyn NotifierBackend>),
+    SecretStore(fn() -> Arc<dyn SecretStoreBackend>),
 }
 
 /// What a case says of a broken adapter.
@@ -67,6 +70,10 @@ impl Broken {
                 Some(case) => Some(notifier::run(case, fresh()).await),
                 None => None,
             },
+            Fresh::SecretStore(fresh) => match secret_store::case(case) {
+                Some(case) => Some(secret_store::run(case, fresh()).await),
+                None => None,
+            },
         };
         match verdict {
             Some(Err(failure)) => Check::Rejected(failure),
@@ -80,7 +87,7 @@ impl Broken {
     pub fn against_model(&self) -> Option<Verdict> {
         match self.fresh {
             Fresh::StateStore(fresh) => Some(model::check(fresh, Effort::FIXED)),
-            Fresh::EventBus(_) | Fresh::Notifier(_) => None,
+            Fresh::EventBus(_) | Fresh::Notifier(_) | Fresh::SecretStore(_) => None,
         }
     }
 
@@ -98,6 +105,7 @@ impl Broken {
             Fresh::StateStore(_) => state_store::CASES.iter().map(|case| case.name).collect(),
             Fresh::EventBus(_) => event_bus::CASES.iter().map(|case| case.name).collect(),
             Fresh::Notifier(_) => notifier::CASES.iter().map(|case| case.name).collect(),
+            Fresh::SecretStore(_) => secret_store::CASES.iter().map(|case| case.name).collect(),
         }
     }
 }
@@ -125,6 +133,13 @@ pub fn all() -> Vec<Broken> {
             name,
             rejected_by,
             fresh: Fresh::Notifier(*fresh),
+        });
+    }
+    for (name, rejected_by, fresh) in secrets::BROKEN {
+        all.push(Broken {
+            name,
+            rejected_by,
+            fresh: Fresh::SecretStore(*fresh),
         });
     }
     all

@@ -10,6 +10,7 @@
 
 pub mod event_bus;
 pub mod notifier;
+pub mod secret_store;
 pub mod state_store;
 
 use std::fmt;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rules::{Rule, Violations};
-use task_tests::conformance::{event_bus, notifier, state_store};
+use task_tests::conformance::{event_bus, notifier, secret_store, state_store};
 
 /// A source file: its path from the workspace's root, with `/`, and its text.
 struct Source {
@@ -88,7 +88,13 @@ fn cases() -> Vec<(&'static str, &'static str)> {
     let stores = state_store::CASES.iter().map(|one| (one.name, one.promise));
     let buses = event_bus::CASES.iter().map(|one| (one.name, one.promise));
     let notifiers = notifier::CASES.iter().map(|one| (one.name, one.promise));
-    stores.chain(buses).chain(notifiers).collect()
+    let secrets = secret_store::CASES.iter();
+    let secrets = secrets.map(|one| (one.name, one.promise));
+    stores
+        .chain(buses)
+        .chain(notifiers)
+        .chain(secrets)
+        .collect()
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::process::{Command, Output};
 
 use serde_json::Value;
-use task_tests::process::{TestDirectory, program};
+use task_tests::process::{TaskServer, TaskServerOptions, TestDirectory, program};
 
 fn run(arguments: &[&str]) -> Output {
     Command::new(program()).args(arguments).output().unwrap()
@@ -134,6 +134,46 @@ fn secrets_in_addresses_are_masked() {
         let all = text(&output.stdout) + &text(&output.stderr);
         assert!(!all.contains("canary-7f3a"), "{all}");
     }
+}
+
+#[test]
+fn a_secret_of_the_environment_is_in_no_output() {
+    let directory = TestDirectory::new("secret-variable");
+    let data = directory.path().display().to_string();
+    for (arguments, code) in [
+        (&["config", "show"][..], 0),
+        (&["config", "show", "--json"], 0),
+        (&["config", "check"], 0),
+        (&["config", "check", "--secrets", "vault"], 2),
+        (&["serve", "--data-dir", &data, "--listen", "nowhere"], 2),
+    ] {
+        let mut command = Command::new(program());
+        command.args(arguments).env("TASK_LOG", "trace");
+        command.env("TASK_SECRET_REDIS__PASSWORD", "canary-7f3a");
+        let output = command.output().unwrap();
+        let all = text(&output.stdout) + &text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {all}");
+        assert!(!all.contains("canary"), "{all}");
+    }
+}
+
+/// What the server says at its loudest, from its start to a task.
+#[tokio::test]
+async fn a_secret_of_the_environment_is_in_no_log_line() {
+    let directory = TestDirectory::new("secret-log");
+    let options = TaskServerOptions {
+        before: vec![
+            "env".to_owned(),
+            "TASK_SECRET_REDIS__PASSWORD=canary-7f3a".to_owned(),
+        ],
+        arguments: vec!["--log".to_owned(), "trace".to_owned()],
+    };
+    let server = TaskServer::start_with(directory.path(), &options).await;
+    crate::create(&server, "write the report").await;
+    let log = server.log();
+    server.stop();
+    assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
+    assert!(!log.contains("canary"), "{log}");
 }
 
 #[test]

@@ -329,6 +329,25 @@ async fn a_stop_finishes_what_was_accepted_and_refuses_the_rest() {
 }
 
 #[tokio::test]
+async fn a_stopping_service_says_that_it_is_not_ready_and_serves_until_the_grace_is_over() {
+    let data = TestDirectory::new("grace");
+    let options = TaskServerOptions::default()
+        .arg("--shutdown-grace-ms")
+        .arg("60000");
+    let server = TaskServer::start_with(data.path(), &options).await;
+    assert_eq!(server.get("/ready").await.status, 200);
+    server.terminate();
+    until("it is not ready", async || {
+        (server.get("/ready").await.status == 503).then_some(())
+    })
+    .await;
+    create(&server, "late").await;
+    // A second signal ends the wait.
+    server.terminate();
+    assert_eq!(server.wait().code(), Some(130));
+}
+
+#[tokio::test]
 async fn an_answer_does_not_wait_for_what_comes_behind_its_request() {
     let data = TestDirectory::new("pipelined");
     let server = TaskServer::start(data.path()).await;

@@ -10,8 +10,10 @@ mod concurrency;
 mod contract;
 mod crash;
 mod faults;
+mod history;
 mod legacy;
 mod notifications;
+mod redis;
 mod servers;
 
 use serde_json::Value;

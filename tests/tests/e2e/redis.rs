@@ -71,8 +71,15 @@ fn bury(time: Duration) -> DeleteOptions {
     }
 }
 
-async fn put(store: &RedisStateStore, id: &str, value: &str, write_mode: WriteMode) -> Result<ETag, PortError> {
-    store.put(&task(id), value.to_owned().into(), mode(write_mode)).await
+async fn put(
+    store: &RedisStateStore,
+    id: &str,
+    value: &str,
+    write_mode: WriteMode,
+) -> Result<ETag, PortError> {
+    store
+        .put(&task(id), value.to_owned().into(), mode(write_mode))
+        .await
 }
 
 async fn read(store: &RedisStateStore, id: &str) -> Option<Stored> {

@@ -5,6 +5,7 @@
 )]
 
 mod completion;
+mod lease;
 mod relay;
 mod tasks;
 

@@ -144,3 +144,25 @@ async fn a_running_relay_publishes_without_being_asked_and_flushes_when_stopped(
     assert_eq!(bus.types_of(last.as_str()), ["task.created"]);
     assert!(f.pending().await.is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_two_relays_of_one_outbox_one_publishes_and_the_other_follows_when_it_is_gone() {
+    let f = fixture();
+    let shared = |seed, bus: &Arc<PickyBus>| {
+        let entropy = SeededEntropy::new(seed);
+        Relay::shared(f.outbox.clone(), bus.clone(), &entropy).unwrap()
+    };
+    let (bus, other) = (Arc::new(PickyBus::default()), Arc::new(PickyBus::default()));
+    let (one, two) = (shared(1, &bus), shared(2, &other));
+    one.pass().await.unwrap();
+    let task = f.tasks.create(draft("a"), None).await.unwrap().task.id;
+    assert_eq!(two.pass().await.unwrap(), RelayReport::default());
+    assert_eq!(one.pass().await.unwrap().published, 1);
+    f.tasks.create(draft("b"), None).await.unwrap();
+    // The first one is paused: it renews nothing.
+    assert_eq!(two.pass().await.unwrap(), RelayReport::default());
+    tokio::time::advance(std::time::Duration::from_secs(6)).await;
+    assert_eq!(two.pass().await.unwrap().published, 1);
+    assert_eq!(one.pass().await.unwrap(), RelayReport::default());
+    assert_eq!(bus.types_of(task.as_str()), ["task.created"]);
+}

@@ -87,7 +87,7 @@ async fn a_commit_that_the_server_refuses_leaves_no_trace() {
         let with = async |user: &str, password: &str| {
             let address = format!("redis://{user}@127.0.0.1:{}", server.port());
             let mut config = config(&address, layout);
-            config.password = Some(adapters_direct::redis::Password::new(password));
+            config.password = task_core::ports::Secret::new(password);
             let opened = adapters_direct::redis::Redis::open(&config).await;
             opened.unwrap().state_store()
         };
@@ -100,9 +100,11 @@ async fn a_commit_that_the_server_refuses_leaves_no_trace() {
         refuses(&narrow, &address, commit.clone(), ErrorKind::Denied).await;
 
         let filler = vec![b'x'; 1 << 20];
+        let mut fillers = 0;
         let full = loop {
-            let id = format!("filler-{}", uuid());
-            let filled = everyone.put(&task(&id), filler.clone().into(), PutOptions::default());
+            fillers += 1;
+            let key = task(&format!("filler-{fillers}"));
+            let filled = everyone.put(&key, filler.clone().into(), PutOptions::default());
             if let Err(error) = filled.await {
                 break error;
             }
@@ -110,15 +112,11 @@ async fn a_commit_that_the_server_refuses_leaves_no_trace() {
         assert_eq!(full.kind(), ErrorKind::Throttled, "{full}");
         refuses(&everyone, &address, commit, ErrorKind::Throttled).await;
         // What makes room is allowed.
-        everyone.delete(&task("there"), DeleteOptions::default()).await.unwrap();
+        everyone
+            .delete(&task("there"), DeleteOptions::default())
+            .await
+            .unwrap();
     }
-}
-
-/// A number that was not given before.
-fn uuid() -> usize {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// How often each command came from outside since the last reset; those of scripts are counted apart.
@@ -126,10 +124,15 @@ async fn commands(address: &str) -> BTreeMap<String, u64> {
     let stats: String = ask(address, &["INFO", "commandstats"]).await;
     let mut counts = BTreeMap::new();
     for line in stats.lines() {
-        let Some((name, rest)) = line.strip_prefix("cmdstat_").and_then(|line| line.split_once(':')) else {
+        let Some((name, rest)) = line
+            .strip_prefix("cmdstat_")
+            .and_then(|line| line.split_once(':'))
+        else {
             continue;
         };
-        let calls = rest.strip_prefix("calls=").and_then(|rest| rest.split(',').next());
+        let calls = rest
+            .strip_prefix("calls=")
+            .and_then(|rest| rest.split(',').next());
         counts.insert(name.to_owned(), calls.unwrap().parse().unwrap());
     }
     counts
@@ -144,15 +147,23 @@ async fn each_operation_is_one_round_trip() {
         let etag = put(&store, "7", "one", WriteMode::Create).await.unwrap();
         ask::<()>(&address, &["CONFIG", "RESETSTAT"]).await;
         store.get(&task("7")).await.unwrap();
-        let etag = put(&store, "7", "two", WriteMode::Match(etag)).await.unwrap();
+        let etag = put(&store, "7", "two", WriteMode::Match(etag))
+            .await
+            .unwrap();
         let commit = Commit::of(put_write("8", "x", WriteMode::Create)).event(event("one"));
         store.commit(commit).await.unwrap();
         let commit = Commit::of(put_write("7", "x", WriteMode::Match(etag)))
             .write(put_write("9", "x", WriteMode::Raise))
-            .guard(Guard { key: task("0"), expect: Expect::Absent })
+            .guard(Guard {
+                key: task("0"),
+                expect: Expect::Absent,
+            })
             .event(event("two"));
         store.commit(commit).await.unwrap();
-        store.delete(&task("7"), bury(Duration::from_secs(1))).await.unwrap();
+        store
+            .delete(&task("7"), bury(Duration::from_secs(1)))
+            .await
+            .unwrap();
         store.check().await.unwrap();
         let pending = store.pending(None, 10).await.unwrap();
         assert_eq!(pending.len(), 2);
@@ -163,7 +174,10 @@ async fn each_operation_is_one_round_trip() {
         };
         let outside = |name: &str| counts.get(name).copied().unwrap_or_default();
         assert_eq!(outside("evalsha"), 4, "{counts:?}");
-        assert_eq!((outside("ping"), outside("xrange"), outside("eval")), (1, 1, 0));
+        assert_eq!(
+            (outside("ping"), outside("xrange"), outside("eval")),
+            (1, 1, 0)
+        );
         // One of ours, and one for each key that a script loads.
         let loaded = 5 + 1;
         assert_eq!(outside(read), 1 + loaded, "{counts:?}");
@@ -193,15 +207,32 @@ async fn values_are_ordered_byte_by_byte_whatever_the_locale() {
         bytes.push(last);
         bytes
     };
-    let mut values: Vec<Vec<u8>> = ["a", "B", "_", "ab", "aB", "a_", "\u{e4}", "z", "\u{f6}", "10", "9"]
-        .map(|text| text.as_bytes().to_vec())
-        .into();
-    values.extend([vec![0], vec![0, 0], vec![0xff], vec![0x7f], vec![0x80], vec![b'a', 0], vec![b'a', 0xff]]);
+    let mut values: Vec<Vec<u8>> = [
+        "a", "B", "_", "ab", "aB", "a_", "\u{e4}", "z", "\u{f6}", "10", "9",
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into();
+    values.extend([
+        vec![0],
+        vec![0, 0],
+        vec![0xff],
+        vec![0x7f],
+        vec![0x80],
+        vec![b'a', 0],
+        vec![b'a', 0xff],
+    ]);
     for length in [62, 63, 64, 65, 127, 128, 129, 1000] {
         values.extend([long(b'a', length), long(b'b', length), long(0xff, length)]);
     }
     for there in &values {
-        store.put(&task("7"), Bytes::from(there.clone()), PutOptions::default()).await.unwrap();
+        store
+            .put(
+                &task("7"),
+                Bytes::from(there.clone()),
+                PutOptions::default(),
+            )
+            .await
+            .unwrap();
         for most in &values {
             let guard = Guard {
                 key: task("7"),
@@ -212,9 +243,22 @@ async fn values_are_ordered_byte_by_byte_whatever_the_locale() {
         }
     }
     // The same comparison decides what is raised.
-    store.put(&task("8"), "\u{7f}".into(), mode(WriteMode::Raise)).await.unwrap();
-    store.put(&task("8"), Bytes::from_static(&[0x80]), mode(WriteMode::Raise)).await.unwrap();
-    store.put(&task("8"), "Z".into(), mode(WriteMode::Raise)).await.unwrap();
+    store
+        .put(&task("8"), "\u{7f}".into(), mode(WriteMode::Raise))
+        .await
+        .unwrap();
+    store
+        .put(
+            &task("8"),
+            Bytes::from_static(&[0x80]),
+            mode(WriteMode::Raise),
+        )
+        .await
+        .unwrap();
+    store
+        .put(&task("8"), "Z".into(), mode(WriteMode::Raise))
+        .await
+        .unwrap();
     let raised = store.get(&task("8")).await.unwrap().unwrap();
     assert_eq!(raised.value.as_ref(), [0x80]);
 }
@@ -229,7 +273,9 @@ async fn a_malformed_place_or_cursor_is_invalid() {
     let settled = store.settle(&[place]).await.unwrap_err();
     assert_eq!(settled.kind(), ErrorKind::Invalid);
     for cursor in ["", "7", "seen:7", "task:x"] {
-        let page = store.scan(task("x").kind, Some(cursor.to_owned()), 10).await;
+        let page = store
+            .scan(task("x").kind, Some(cursor.to_owned()), 10)
+            .await;
         assert_eq!(page.unwrap_err().kind(), ErrorKind::Invalid, "{cursor}");
     }
 }

@@ -33,11 +33,19 @@ const LAST_WRITE: &str = "1";
 const FIRST_WRITE: &str = "0";
 
 /// A save of key `task-{id}` by app id `task-api`; the version `0` means none.
-async fn sidecar_saves(address: &str, id: &str, version: &str, data: &str, concurrency: &str) -> Option<u64> {
+async fn sidecar_saves(
+    address: &str,
+    id: &str,
+    version: &str,
+    data: &str,
+    concurrency: &str,
+) -> Option<u64> {
     let key = format!("task-api||task-{id}");
     let words = ["EVAL", SAVE, "1", &key, version, data, concurrency];
     let saved = try_command(address, &words).await;
-    saved.ok().map(|version| redis::from_redis_value(version).unwrap())
+    saved
+        .ok()
+        .map(|version| redis::from_redis_value(version).unwrap())
 }
 
 async fn sidecar_reads(address: &str, id: &str) -> Vec<String> {
@@ -48,17 +56,27 @@ async fn sidecar_reads(address: &str, id: &str) -> Vec<String> {
 async fn a_hash_has_the_fields_of_dapr_and_no_other() {
     let address = RedisServer::shared().await.next_database_url();
     let store = store(&address, RedisLayout::Dapr).await;
-    let first = put(&store, "7", "{\"a\":1}", WriteMode::Create).await.unwrap();
+    let first = put(&store, "7", "{\"a\":1}", WriteMode::Create)
+        .await
+        .unwrap();
     let found = everything(&address).await;
     assert_eq!(found.keys().collect::<Vec<_>>(), ["task-api||task-7"]);
     assert_eq!(found["task-api||task-7"].0, "hash");
-    assert_eq!(sidecar_reads(&address, "7").await, ["data", "{\"a\":1}", "version", first.as_str()]);
-    let second = put(&store, "7", "{}", WriteMode::Match(first.clone())).await.unwrap();
+    assert_eq!(
+        sidecar_reads(&address, "7").await,
+        ["data", "{\"a\":1}", "version", first.as_str()]
+    );
+    let second = put(&store, "7", "{}", WriteMode::Match(first.clone()))
+        .await
+        .unwrap();
     let number = |etag: &ETag| etag.as_str().parse::<u64>().unwrap();
     assert_eq!(number(&second), number(&first) + 1);
     // Beyond what Dapr counts to, and exact in a double.
     assert!((1_700_000_000_000_000..1 << 53).contains(&number(&first)));
-    store.delete(&task("7"), DeleteOptions::default()).await.unwrap();
+    store
+        .delete(&task("7"), DeleteOptions::default())
+        .await
+        .unwrap();
     assert!(everything(&address).await.is_empty());
     let third = put(&store, "7", "{}", WriteMode::Create).await.unwrap();
     assert!(number(&third) > number(&second));
@@ -68,7 +86,10 @@ async fn a_hash_has_the_fields_of_dapr_and_no_other() {
 async fn every_key_prefix_of_dapr_has_its_key() {
     for (prefix, key) in [
         (KeyPrefix::default(), "task-api||task-7"),
-        (KeyPrefix::Text("default.task-api".into()), "default.task-api||task-7"),
+        (
+            KeyPrefix::Text("default.task-api".into()),
+            "default.task-api||task-7",
+        ),
         (KeyPrefix::Text("statestore".into()), "statestore||task-7"),
         (KeyPrefix::None, "task-7"),
     ] {
@@ -77,7 +98,10 @@ async fn every_key_prefix_of_dapr_has_its_key() {
         config.key_prefix = prefix;
         let store = Redis::open(&config).await.unwrap().state_store();
         put(&store, "7", "{}", WriteMode::Create).await.unwrap();
-        assert_eq!(everything(&address).await.into_keys().collect::<Vec<_>>(), [key]);
+        assert_eq!(
+            everything(&address).await.into_keys().collect::<Vec<_>>(),
+            [key]
+        );
         let page = store.scan(task("7").kind, None, 10).await.unwrap();
         assert_eq!(page.entries[0].0, task("7"));
     }
@@ -88,29 +112,75 @@ async fn a_sidecar_takes_our_versions_and_we_take_its() {
     let address = RedisServer::shared().await.next_database_url();
     let store = store(&address, RedisLayout::Dapr).await;
     let ours = put(&store, "7", "ours", WriteMode::Create).await.unwrap();
-    let next = sidecar_saves(&address, "7", ours.as_str(), "its", LAST_WRITE).await.unwrap();
-    assert!(put(&store, "7", "late", WriteMode::Match(ours.clone())).await.unwrap_err().is_conflict());
+    let next = sidecar_saves(&address, "7", ours.as_str(), "its", LAST_WRITE)
+        .await
+        .unwrap();
+    assert!(
+        put(&store, "7", "late", WriteMode::Match(ours.clone()))
+            .await
+            .unwrap_err()
+            .is_conflict()
+    );
     let seen = read(&store, "7").await.unwrap();
-    assert_eq!((seen.value.as_ref(), seen.etag.as_str()), (&b"its"[..], next.to_string().as_str()));
-    put(&store, "7", "ours", WriteMode::Match(seen.etag)).await.unwrap();
-    assert_eq!(sidecar_saves(&address, "7", &next.to_string(), "late", LAST_WRITE).await, None);
+    assert_eq!(
+        (seen.value.as_ref(), seen.etag.as_str()),
+        (&b"its"[..], next.to_string().as_str())
+    );
+    put(&store, "7", "ours", WriteMode::Match(seen.etag))
+        .await
+        .unwrap();
+    assert_eq!(
+        sidecar_saves(&address, "7", &next.to_string(), "late", LAST_WRITE).await,
+        None
+    );
 
-    assert_eq!(sidecar_saves(&address, "8", "0", "its", LAST_WRITE).await, Some(1));
-    assert!(put(&store, "8", "x", WriteMode::Create).await.unwrap_err().is_conflict());
+    assert_eq!(
+        sidecar_saves(&address, "8", "0", "its", LAST_WRITE).await,
+        Some(1)
+    );
+    assert!(
+        put(&store, "8", "x", WriteMode::Create)
+            .await
+            .unwrap_err()
+            .is_conflict()
+    );
     let one = ETag::new("1");
-    assert_eq!(put(&store, "8", "ours", WriteMode::Match(one)).await.unwrap().as_str(), "2");
-    assert_eq!(put(&store, "8", "ours", WriteMode::Overwrite).await.unwrap().as_str(), "3");
+    assert_eq!(
+        put(&store, "8", "ours", WriteMode::Match(one))
+            .await
+            .unwrap()
+            .as_str(),
+        "2"
+    );
+    assert_eq!(
+        put(&store, "8", "ours", WriteMode::Overwrite)
+            .await
+            .unwrap()
+            .as_str(),
+        "3"
+    );
     // How a sidecar creates and nothing else: no version of ours ever is this one.
-    assert_eq!(sidecar_saves(&address, "7", "2147483647", "x", LAST_WRITE).await, None);
+    assert_eq!(
+        sidecar_saves(&address, "7", "2147483647", "x", LAST_WRITE).await,
+        None
+    );
 }
 
 #[tokio::test]
 async fn who_asked_for_first_write_is_protected_as_by_dapr() {
     let address = RedisServer::shared().await.next_database_url();
     let store = store(&address, RedisLayout::Dapr).await;
-    assert_eq!(sidecar_saves(&address, "7", "0", "its", FIRST_WRITE).await, Some(1));
-    assert_eq!(sidecar_saves(&address, "7", "0", "plain", LAST_WRITE).await, None);
-    let plain = put(&store, "7", "plain", WriteMode::Overwrite).await.unwrap_err();
+    assert_eq!(
+        sidecar_saves(&address, "7", "0", "its", FIRST_WRITE).await,
+        Some(1)
+    );
+    assert_eq!(
+        sidecar_saves(&address, "7", "0", "plain", LAST_WRITE).await,
+        None
+    );
+    let plain = put(&store, "7", "plain", WriteMode::Overwrite)
+        .await
+        .unwrap_err();
     assert!(plain.to_string().contains("first-write"), "{plain}");
     assert!(plain.is_conflict());
     let one = WriteMode::Match(ETag::new("1"));
@@ -118,7 +188,10 @@ async fn who_asked_for_first_write_is_protected_as_by_dapr() {
     let fields = sidecar_reads(&address, "7").await;
     assert_eq!(fields, ["data", "ours", "first-write", "0", "version", "2"]);
     // As Dapr's, a deletion without a version is not asked.
-    store.delete(&task("7"), DeleteOptions::default()).await.unwrap();
+    store
+        .delete(&task("7"), DeleteOptions::default())
+        .await
+        .unwrap();
     assert_eq!(value(&store, "7").await, None);
     put(&store, "7", "new", WriteMode::Overwrite).await.unwrap();
     assert_eq!(sidecar_reads(&address, "7").await.len(), 4);
@@ -139,19 +212,39 @@ async fn a_deleted_task_is_empty_data_until_its_tombstone_ends() {
     let left: i64 = ask(&address, &["PTTL", "task-api||task-7"]).await;
     assert!((90_000..=100_000).contains(&left), "{left} ms");
     // A sidecar that still holds the old version is refused by the one that the tombstone has.
-    assert_eq!(sidecar_saves(&address, "7", etag.as_str(), "stale", LAST_WRITE).await, None);
+    assert_eq!(
+        sidecar_saves(&address, "7", etag.as_str(), "stale", LAST_WRITE).await,
+        None
+    );
     assert_eq!(value(&store, "7").await, None);
 
     store.delete(&task("8"), bury(Duration::MAX)).await.unwrap();
-    assert_eq!(ask::<i64>(&address, &["PTTL", "task-api||task-8"]).await, -1);
-    assert!(put(&store, "8", "x", WriteMode::Create).await.unwrap_err().is_conflict());
+    assert_eq!(
+        ask::<i64>(&address, &["PTTL", "task-api||task-8"]).await,
+        -1
+    );
+    assert!(
+        put(&store, "8", "x", WriteMode::Create)
+            .await
+            .unwrap_err()
+            .is_conflict()
+    );
     // An empty save of anybody is a deletion.
-    sidecar_saves(&address, "9", "0", "", LAST_WRITE).await.unwrap();
+    sidecar_saves(&address, "9", "0", "", LAST_WRITE)
+        .await
+        .unwrap();
     assert_eq!(value(&store, "9").await, None);
     let page = store.scan(task("9").kind, None, 10).await.unwrap();
     assert_eq!(page.entries, []);
-    assert!(put(&store, "9", "x", WriteMode::Match(ETag::new("1"))).await.unwrap_err().is_conflict());
-    put(&store, "9", "anew", WriteMode::Overwrite).await.unwrap();
+    assert!(
+        put(&store, "9", "x", WriteMode::Match(ETag::new("1")))
+            .await
+            .unwrap_err()
+            .is_conflict()
+    );
+    put(&store, "9", "anew", WriteMode::Overwrite)
+        .await
+        .unwrap();
     assert_eq!(value(&store, "9").await.as_deref(), Some("anew"));
 }
 
@@ -159,7 +252,11 @@ async fn is_corrupt(store: &RedisStateStore, address: &str, id: &str, what: &str
     let before = everything(address).await;
     let kind = |result: Result<(), PortError>| result.expect_err(what).kind();
     let one = task(id);
-    assert_eq!(kind(store.get(&one).await.map(drop)), ErrorKind::Corrupt, "get: {what}");
+    assert_eq!(
+        kind(store.get(&one).await.map(drop)),
+        ErrorKind::Corrupt,
+        "get: {what}"
+    );
     let many = store.get_many(&[task("none"), one.clone()]).await;
     assert_eq!(kind(many.map(drop)), ErrorKind::Corrupt, "get_many: {what}");
     for mode in [
@@ -170,7 +267,11 @@ async fn is_corrupt(store: &RedisStateStore, address: &str, id: &str, what: &str
     ] {
         let options = PutOptions { mode, ttl: None };
         let put = store.put(&one, "x".into(), options.clone()).await;
-        assert_eq!(kind(put.map(drop)), ErrorKind::Corrupt, "{options:?}: {what}");
+        assert_eq!(
+            kind(put.map(drop)),
+            ErrorKind::Corrupt,
+            "{options:?}: {what}"
+        );
     }
     let delete = store.delete(&one, DeleteOptions::default()).await;
     assert_eq!(kind(delete), ErrorKind::Corrupt, "a deletion: {what}");
@@ -197,7 +298,10 @@ async fn what_nobody_of_ours_wrote_is_corrupt_and_stays() {
         (&["data", "x", "version", "1.5"], "a fraction"),
         (&["data", "x", "version", "-1"], "below 1"),
         (&["data", "x", "version", "01"], "a leading zero"),
-        (&["data", "x", "version", "9223372036854775807"], "the largest integer"),
+        (
+            &["data", "x", "version", "9223372036854775807"],
+            "the largest integer",
+        ),
         (&["data", "x", "version", "many"], "a word"),
     ] {
         ask::<()>(&address, &["DEL", name]).await;
@@ -226,8 +330,8 @@ async fn sidecars_and_this_adapter_count_together_and_lose_no_step() {
             for _ in 0..STEPS {
                 loop {
                     let seen = read(&store, "n").await.unwrap();
-                    let next = number(&seen.value) + 1;
-                    let put = put(&store, "n", &next.to_string(), WriteMode::Match(seen.etag));
+                    let next = (number(&seen.value) + 1).to_string();
+                    let put = put(&store, "n", &next, WriteMode::Match(seen.etag));
                     if put.await.is_ok() {
                         break;
                     }
@@ -242,8 +346,8 @@ async fn sidecars_and_this_adapter_count_together_and_lose_no_step() {
                 loop {
                     let fields = ["HMGET", "task-api||task-n", "data", "version"];
                     let [data, version] = ask::<[String; 2]>(&address, &fields).await;
-                    let next = number(data.as_bytes()) + 1;
-                    let saved = sidecar_saves(&address, "n", &version, &next.to_string(), LAST_WRITE);
+                    let next = (number(data.as_bytes()) + 1).to_string();
+                    let saved = sidecar_saves(&address, "n", &version, &next, LAST_WRITE);
                     if saved.await.is_some() {
                         break;
                     }
@@ -280,7 +384,11 @@ async fn an_id_with_bars_has_a_key_that_dapr_takes() {
     expected.sort_unstable();
     assert_eq!(found, expected);
     // Somebody else's name, which no id of ours has, is nobody's.
-    ask::<Value>(&address, &["HSET", "task-api||task-50%", "data", "x", "version", "1"]).await;
+    ask::<Value>(
+        &address,
+        &["HSET", "task-api||task-50%", "data", "x", "version", "1"],
+    )
+    .await;
     let page = store.scan(task("x").kind, None, 100).await.unwrap();
     assert_eq!(page.entries.len(), ids.len());
 }

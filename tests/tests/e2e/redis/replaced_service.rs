@@ -11,7 +11,10 @@ use super::{HASHES, STRINGS, ask, bury, put, read, store, task, value};
 
 async fn python(address: &str, arguments: &[&str]) -> String {
     let arguments = [&[address], arguments].concat();
-    Python::shared().await.run("redis_task.py", &arguments).await
+    Python::shared()
+        .await
+        .run("redis_task.py", &arguments)
+        .await
 }
 
 async fn read_by_python(address: &str, id: &str) -> Value {
@@ -28,7 +31,9 @@ async fn redis_py_and_this_adapter_work_on_the_same_tasks() {
     assert_eq!(serde_json::from_slice::<Value>(&seen.value).unwrap(), first);
 
     let ours = json!({"id": "t-1", "title": "ours", "status": "pending"}).to_string();
-    let etag = put(&store, "t-1", &ours, WriteMode::Match(seen.etag)).await.unwrap();
+    let etag = put(&store, "t-1", &ours, WriteMode::Match(seen.etag))
+        .await
+        .unwrap();
     assert_eq!(read_by_python(&address, "t-1").await["title"], "ours");
 
     // Between our read and our write the other one writes: its change stays.
@@ -43,7 +48,10 @@ async fn redis_py_and_this_adapter_work_on_the_same_tasks() {
     assert!(late.unwrap_err().is_conflict());
     assert_eq!(read_by_python(&address, "t-1").await["status"], "completed");
 
-    store.delete(&task("t-1"), bury(Duration::from_secs(3600))).await.unwrap();
+    store
+        .delete(&task("t-1"), bury(Duration::from_secs(3600)))
+        .await
+        .unwrap();
     assert_eq!(read_by_python(&address, "t-1").await, Value::Null);
     assert_eq!(python(&address, &["list"]).await, "");
     let again = put(&store, "t-1", "{}", WriteMode::Create).await;
@@ -51,7 +59,9 @@ async fn redis_py_and_this_adapter_work_on_the_same_tasks() {
     // It knows nothing of tombstones, and what it writes is there.
     python(&address, &["write", &first.to_string()]).await;
     let seen = read(&store, "t-1").await.unwrap();
-    put(&store, "t-1", &ours, WriteMode::Match(seen.etag)).await.unwrap();
+    put(&store, "t-1", &ours, WriteMode::Match(seen.etag))
+        .await
+        .unwrap();
     assert_eq!(python(&address, &["delete", "t-1"]).await, "1\n");
     put(&store, "t-1", &ours, WriteMode::Create).await.unwrap();
 }
@@ -67,12 +77,18 @@ async fn an_expiring_task_of_ours_expires_for_redis_py() {
     store.put(&task("t-1"), "{}".into(), options).await.unwrap();
     let left: i64 = ask(&address, &["PTTL", "task:t-1"]).await;
     assert!((3_590_000..=3_600_000).contains(&left), "{left} ms");
-    put(&store, "t-1", "{}", WriteMode::Overwrite).await.unwrap();
+    put(&store, "t-1", "{}", WriteMode::Overwrite)
+        .await
+        .unwrap();
     assert_eq!(ask::<i64>(&address, &["PTTL", "task:t-1"]).await, -1);
 }
 
 /// Captured records as (key, id, JSON text, version).
-fn records<'a>(capture: &'a str, field: &str, prefix: &str) -> Vec<(String, String, String, String)> {
+fn records<'a>(
+    capture: &'a str,
+    field: &str,
+    prefix: &str,
+) -> Vec<(String, String, String, String)> {
     let rows = capture.lines().map(|line: &'a str| {
         let row: Value = serde_json::from_str(line).unwrap();
         let text = |name: &str| row[name].as_str().unwrap_or_default().to_owned();
@@ -96,7 +112,9 @@ async fn captured_strings_are_read_changed_and_enumerated() {
         let seen = read(&store, id).await.unwrap();
         assert_eq!(seen.value, text.as_bytes());
         let changed = format!("{text} ");
-        put(&store, id, &changed, WriteMode::Match(seen.etag)).await.unwrap();
+        put(&store, id, &changed, WriteMode::Match(seen.etag))
+            .await
+            .unwrap();
         assert_eq!(ask::<String>(&address, &["GET", key]).await, changed);
     }
     let page = store.scan(task("x").kind, None, 1_000).await.unwrap();
@@ -114,9 +132,14 @@ async fn captured_hashes_are_read_and_changed_as_dapr_would() {
     }
     for (key, id, text, version) in &records {
         let seen = read(&store, id).await.unwrap();
-        assert_eq!((seen.value.as_ref(), seen.etag.as_str()), (text.as_bytes(), version.as_str()));
+        assert_eq!(
+            (seen.value.as_ref(), seen.etag.as_str()),
+            (text.as_bytes(), version.as_str())
+        );
         let changed = format!("{text} ");
-        let etag = put(&store, id, &changed, WriteMode::Match(seen.etag)).await.unwrap();
+        let etag = put(&store, id, &changed, WriteMode::Match(seen.etag))
+            .await
+            .unwrap();
         let next = (version.parse::<u64>().unwrap() + 1).to_string();
         assert_eq!(etag.as_str(), next);
         let fields: Vec<String> = ask(&address, &["HGETALL", key]).await;

@@ -1,0 +1,202 @@
+//! What the direct backend is told: a Redis, and the bus beside it.
+//!
+//! It names nothing of the clients, so that a build without them reads the same configuration and
+//! can say what it lacks.
+
+use std::path::PathBuf;
+
+use task_core::ports::SecretName;
+
+/// The direct backend's part of the configuration.
+#[derive(Debug, Clone)]
+pub struct Direct {
+    /// Where tasks live.
+    pub redis: Redis,
+    /// What carries events.
+    pub bus: BusKind,
+    /// Where events go, unless they go to Redis.
+    pub kafka: Kafka,
+}
+
+/// A Redis and how tasks lie in it.
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// `redis[s]://[user@]host[:port][/database]`.
+    pub url: String,
+    /// How tasks lie in it.
+    pub layout: RedisLayout,
+    /// What stands before `||` in a key of Dapr's layout.
+    pub key_prefix: String,
+    /// The secret that is the password.
+    pub password: Option<SecretName>,
+    /// PEM file of whom to trust instead of the machine's roots.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Kafka brokers and who we are to them.
+#[derive(Debug, Clone)]
+pub struct Kafka {
+    /// `host:port`, separated by commas.
+    pub brokers: String,
+    /// How bytes travel.
+    pub security: KafkaSecurity,
+    /// PEM file of whom to trust instead of the machine's roots.
+    pub ca_file: Option<PathBuf>,
+    /// The user; without one there is no login.
+    pub user: Option<String>,
+    /// How the password is shown.
+    pub mechanism: KafkaMechanism,
+    /// The secret that is the password.
+    pub password: Option<SecretName>,
+    /// Partitions of a topic that is made because it is missing; 0 makes none.
+    pub create_partitions: u16,
+    /// Copies of a topic that is made because it is missing.
+    pub create_replication: u16,
+}
+
+/// Declares a choice by the words of the command line.
+macro_rules! choice {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)+ }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)+ }
+
+        impl $name {
+            pub(crate) const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            pub(crate) fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+choice! {
+    /// How tasks lie in Redis.
+    RedisLayout {
+        /// Strings of JSON, as the replaced service has them.
+        Legacy = "legacy",
+        /// Hashes, as a Dapr sidecar has them.
+        Dapr = "dapr",
+    }
+}
+
+choice! {
+    /// What carries events.
+    BusKind {
+        /// Kafka topics.
+        Kafka = "kafka",
+        /// Streams in the Redis that has the tasks.
+        RedisStreams = "redis-streams",
+    }
+}
+
+choice! {
+    /// How bytes travel to Kafka.
+    KafkaSecurity {
+        /// In the clear.
+        Plaintext = "plaintext",
+        /// By TLS.
+        Tls = "tls",
+    }
+}
+
+choice! {
+    /// How a password is shown to Kafka.
+    KafkaMechanism {
+        /// As it is.
+        Plain = "plain",
+        /// By a challenge, SHA-256.
+        ScramSha256 = "scram-sha-256",
+        /// By a challenge, SHA-512.
+        ScramSha512 = "scram-sha-512",
+    }
+}
+
+impl Direct {
+    /// Nothing, until every key has been applied.
+    pub(super) fn unset() -> Self {
+        Self {
+            redis: Redis {
+                url: String::new(),
+                layout: RedisLayout::Legacy,
+                key_prefix: String::new(),
+                password: None,
+                ca_file: None,
+            },
+            bus: BusKind::Kafka,
+            kafka: Kafka {
+                brokers: String::new(),
+                security: KafkaSecurity::Plaintext,
+                ca_file: None,
+                user: None,
+                mechanism: KafkaMechanism::Plain,
+                password: None,
+                create_partitions: 0,
+                create_replication: 0,
+            },
+        }
+    }
+
+    /// Rules between keys: the key at fault and what is wrong with it.
+    pub(super) fn conflicts(&self) -> Vec<(&'static str, String)> {
+        let mut conflicts = Vec::new();
+        let mut refuse = |key, problem: &str| conflicts.push((key, problem.to_owned()));
+        let kafka = &self.kafka;
+        match (&kafka.user, &kafka.password) {
+            (Some(_), None) => refuse("kafka_user", "needs kafka_password_secret"),
+            (None, Some(_)) => refuse("kafka_password_secret", "needs kafka_user"),
+            (None, None) | (Some(_), Some(_)) => {}
+        }
+        if kafka.ca_file.is_some() && kafka.security != KafkaSecurity::Tls {
+            refuse("kafka_ca_file", "needs kafka_security = tls");
+        }
+        if self.redis.ca_file.is_some() && !self.redis.url.starts_with("rediss://") {
+            refuse(
+                "redis_ca_file",
+                "needs a redis_url that begins with rediss://",
+            );
+        }
+        conflicts
+    }
+}
+
+/// Refuses an address whose password would be shown by `config show`.
+pub(super) fn redis_url(text: &str) -> Result<String, String> {
+    let rest = text
+        .strip_prefix("redis://")
+        .or_else(|| text.strip_prefix("rediss://"));
+    let rest = rest.ok_or("must begin with redis:// or rediss://")?;
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
+    match user.contains(':') {
+        true => Err("must not hold a password, which redis_password_secret names".to_owned()),
+        false => Ok(text.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_in_an_address_is_refused() {
+        for good in ["redis://a", "rediss://user@a:6380/2", "redis://[::1]:6379"] {
+            assert_eq!(redis_url(good).as_deref(), Ok(good));
+        }
+        for bad in ["redis://u:p@a", "redis://:p@a/1", "http://a", "a:6379", ""] {
+            assert!(redis_url(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_belongs_together_is_given_together() {
+        let mut direct = Direct::unset();
+        assert_eq!(direct.conflicts(), []);
+        direct.kafka.user = Some("u".to_owned());
+        direct.kafka.ca_file = Some("ca.pem".into());
+        direct.redis.ca_file = Some("ca.pem".into());
+        let keys: Vec<_> = direct.conflicts().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["kafka_user", "kafka_ca_file", "redis_ca_file"]);
+    }
+}

@@ -1,0 +1,279 @@
+//! Clients that know what they were told, and what may therefore be true.
+//!
+//! Each writer owns its tasks and writes down every answer: acknowledged, refused, or none. A change
+//! without an answer may or may not have happened; the task's tag tells which as soon as it can be read.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use task_core::domain::{IdempotencyKey, TaskId};
+use task_core::ports::{Answer, Delivery, EventHandler};
+use task_tests::process::{Connection, Response, TaskServer};
+
+/// An event as (task, revision, type).
+pub(super) type Seen = (String, String, String);
+
+/// An answer with the expected status; 503 leaves open what happened, and anything else is a bug.
+fn answered(answer: Response, expected: u16) -> std::io::Result<Response> {
+    match answer.status {
+        503 => Err(std::io::Error::other(answer.text())),
+        status => {
+            assert_eq!(status, expected, "{}", answer.text());
+            Ok(answer)
+        }
+    }
+}
+
+/// What one writer knows.
+#[derive(Debug)]
+pub(super) struct Writer {
+    name: usize,
+    creates: usize,
+    /// Its current task: id, revision, status.
+    current: Option<(String, u64, &'static str)>,
+    /// Tasks that it left behind, with their last revision; `None` is deleted.
+    pub(super) tasks: BTreeMap<String, Option<u64>>,
+    pub(super) events: BTreeSet<Seen>,
+    /// The change that was cut off, if the last one was.
+    cut_off: Option<Change>,
+}
+
+#[derive(Debug, Clone)]
+enum Change {
+    Create {
+        key: String,
+    },
+    Status {
+        to: &'static str,
+    },
+    Delete,
+    /// Refused on purpose: it carries a tag that the task never had.
+    Refused,
+}
+
+fn revision_of(tag: &str) -> u64 {
+    tag.trim_matches('"')
+        .split_once('.')
+        .unwrap()
+        .1
+        .parse()
+        .unwrap()
+}
+
+impl Writer {
+    pub(super) fn new(name: usize) -> Self {
+        Self {
+            name,
+            creates: 0,
+            current: None,
+            tasks: BTreeMap::new(),
+            events: BTreeSet::new(),
+            cut_off: None,
+        }
+    }
+
+    /// Works until the server is gone, or something it needs.
+    pub(super) async fn work(&mut self, server: &TaskServer) {
+        let Ok(mut connection) = Connection::open(server.address()).await else {
+            return;
+        };
+        if let Some(change) = self.cut_off.take()
+            && self.resolve(&mut connection, change).await.is_err()
+        {
+            return;
+        }
+        loop {
+            let change = self.next();
+            match self.send(&mut connection, &change).await {
+                Ok(()) => {}
+                Err(_) => {
+                    // A change in two requests says itself which one was cut off.
+                    self.cut_off.get_or_insert(change);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn next(&mut self) -> Change {
+        match self
+            .current
+            .as_ref()
+            .map(|(_, revision, status)| (*revision, *status))
+        {
+            None => {
+                self.creates += 1;
+                Change::Create {
+                    key: format!("{}-{}", self.name, self.creates),
+                }
+            }
+            Some((1, _)) => Change::Status { to: "in_progress" },
+            Some((2, "in_progress")) if self.creates.is_multiple_of(3) => Change::Refused,
+            Some((_, "in_progress")) => Change::Status { to: "completed" },
+            Some(_) => Change::Delete,
+        }
+    }
+
+    async fn send(&mut self, connection: &mut Connection, change: &Change) -> std::io::Result<()> {
+        let current = self.current.clone();
+        let target = current.as_ref().map(|(id, ..)| format!("/tasks/{id}"));
+        match change {
+            Change::Create { key } => {
+                let headers = [("idempotency-key", key.as_str())];
+                let body = json!({ "title": key }).to_string();
+                let answer = connection.send("POST", "/tasks", &headers, &body).await?;
+                let answer = answered(answer, 201)?;
+                let id = answer.json()["id"].as_str().unwrap().to_owned();
+                self.saw(&id, 1, "task.created");
+                self.current = Some((id, 1, "pending"));
+            }
+            Change::Status { to } => {
+                let (id, revision, _) = current.unwrap();
+                let target = format!("{}/status?status={to}", target.unwrap());
+                let answer = connection.send("PUT", &target, &[], "").await?;
+                let answer = answered(answer, 200)?;
+                assert_eq!(revision_of(answer.header("etag").unwrap()), revision + 1);
+                self.changed(&id, revision + 1, to);
+            }
+            Change::Refused => {
+                let headers = [("if-match", "\"9.9\"")];
+                let body = r#"{"title":"must not happen"}"#;
+                let answer = connection
+                    .send("PUT", &target.unwrap(), &headers, body)
+                    .await?;
+                answered(answer, 412)?;
+                // Goes on with a change that is accepted.
+                let (id, revision, _) = current.unwrap();
+                let target = format!("/tasks/{id}/status?status=completed");
+                let answer = connection.send("PUT", &target, &[], "").await;
+                match answer.and_then(|answer| answered(answer, 200)) {
+                    Ok(_) => self.changed(&id, revision + 1, "completed"),
+                    Err(error) => {
+                        self.cut_off = Some(Change::Status { to: "completed" });
+                        return Err(error);
+                    }
+                }
+            }
+            Change::Delete => {
+                let (id, revision, _) = current.unwrap();
+                // Every other task is kept, so that the end has something to compare.
+                if self.creates.is_multiple_of(2) {
+                    self.tasks.insert(id, Some(revision));
+                } else {
+                    let answer = connection.send("DELETE", &target.unwrap(), &[], "").await?;
+                    answered(answer, 204)?;
+                    self.tasks.insert(id, None);
+                }
+                self.current = None;
+            }
+        }
+        Ok(())
+    }
+
+    fn saw(&mut self, id: &str, revision: u64, event_type: &str) {
+        let revision = format!("0.{revision}");
+        self.events
+            .insert((id.to_owned(), revision, event_type.to_owned()));
+    }
+
+    fn changed(&mut self, id: &str, revision: u64, to: &'static str) {
+        self.saw(id, revision, &format!("task.{to}"));
+        self.current = Some((id.to_owned(), revision, to));
+    }
+
+    /// Resolves what is still unknown, and leaves the current task as it is.
+    pub(super) async fn finish(&mut self, server: &TaskServer) {
+        let mut connection = server.connect().await;
+        if let Some(change) = self.cut_off.take() {
+            self.resolve(&mut connection, change).await.unwrap();
+        }
+        if let Some((id, revision, _)) = self.current.take() {
+            self.tasks.insert(id, Some(revision));
+        }
+    }
+
+    /// Finds out whether the cut-off change happened.
+    async fn resolve(
+        &mut self,
+        connection: &mut Connection,
+        change: Change,
+    ) -> std::io::Result<()> {
+        let id = match &change {
+            Change::Create { key } => {
+                let key = IdempotencyKey::parse(key).unwrap();
+                TaskId::for_idempotency_key(&key).as_str().to_owned()
+            }
+            Change::Status { .. } | Change::Delete | Change::Refused => {
+                self.current.as_ref().unwrap().0.clone()
+            }
+        };
+        let answer = connection
+            .send("GET", &format!("/tasks/{id}"), &[], "")
+            .await;
+        let answer = match answer.and_then(|answer| match answer.status {
+            404 => Ok(answer),
+            _ => answered(answer, 200),
+        }) {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.cut_off = Some(change);
+                return Err(error);
+            }
+        };
+        let found = (answer.status == 200).then(|| revision_of(answer.header("etag").unwrap()));
+        match (change, found) {
+            (Change::Create { .. }, Some(revision)) => {
+                assert_eq!(revision, 1);
+                self.saw(&id, 1, "task.created");
+                self.current = Some((id, 1, "pending"));
+            }
+            (Change::Create { .. }, None) => {}
+            (Change::Delete, None) => {
+                self.tasks.insert(id, None);
+                self.current = None;
+            }
+            (Change::Status { to }, Some(revision)) => {
+                let (_, before, _) = self.current.clone().unwrap();
+                assert!(
+                    revision == before || revision == before + 1,
+                    "{id} went back or ahead"
+                );
+                if revision == before + 1 {
+                    self.changed(&id, revision, to);
+                }
+            }
+            (Change::Delete | Change::Refused, Some(revision)) => {
+                assert_eq!(
+                    revision,
+                    self.current.as_ref().unwrap().1,
+                    "{id} went back or ahead"
+                );
+            }
+            (change, None) => panic!("{id} is lost after {change:?}"),
+        }
+        Ok(())
+    }
+}
+
+/// Writes down every event that comes.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    pub(super) seen: Mutex<BTreeSet<Seen>>,
+}
+
+#[async_trait]
+impl EventHandler for Judge {
+    async fn handle(&self, delivery: &Delivery) -> Answer {
+        let event: Value = serde_json::from_slice(&delivery.payload).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        let seen = (
+            text(&event["subject"]),
+            text(&event["taskrev"]),
+            text(&event["type"]),
+        );
+        self.seen.lock().unwrap().insert(seen);
+        Answer::Ack
+    }
+}
