@@ -4,10 +4,13 @@
 //! | --- | --- | --- |
 //! | `embedded` (default) | state store, event bus, notifier | nothing: one SQLite file |
 //! | `http` | notifier | a receiver's address |
+//! | `redis` | state store | a Redis, shared with the replaced service or with Dapr |
 //! | (always) | secret store | variables, a file or a directory |
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "redis")]
+pub mod redis;
 pub mod secrets;

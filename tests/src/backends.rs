@@ -6,10 +6,12 @@
 mod embedded;
 mod http;
 mod memory;
+mod redis;
 mod secrets;
 
 use std::sync::Arc;
 
+use adapters_direct::redis::RedisLayout;
 use task_core::ports::{BusCapability, StateCapability};
 
 use crate::conformance::event_bus::EventBusBackend;
@@ -20,6 +22,7 @@ use crate::conformance::state_store::StateStoreBackend;
 pub use embedded::{EmbeddedBackends, PublishingBackends};
 pub use http::HttpNotifiers;
 pub use memory::{MemoryEventBuses, MemoryNotifiers, MemoryStateStores};
+pub use redis::{RedisBackends, RestartedRedis};
 pub use secrets::{DirectorySecrets, EnvironmentSecrets, FileSecrets, MemorySecrets};
 
 /// A backend under test.
@@ -150,6 +153,26 @@ pub const TABLE: &[Row] = &[
             receiver: Receiver::Refuses,
             fresh: || Arc::new(HttpNotifiers::default()),
         }),
+        secret_store: None,
+    },
+    Row {
+        name: "redis_legacy",
+        state_store: Some(StateStoreRow {
+            declares: redis::DECLARED_LEGACY,
+            fresh: || RedisBackends::fresh(RedisLayout::Legacy),
+        }),
+        event_bus: None,
+        notifier: None,
+        secret_store: None,
+    },
+    Row {
+        name: "redis_dapr",
+        state_store: Some(StateStoreRow {
+            declares: redis::DECLARED_DAPR,
+            fresh: || RedisBackends::fresh(RedisLayout::Dapr),
+        }),
+        event_bus: None,
+        notifier: None,
         secret_store: None,
     },
     secrets("environment", || Arc::new(EnvironmentSecrets)),

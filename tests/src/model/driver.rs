@@ -1,6 +1,6 @@
 //! Does one operation on the backend and on the model, and compares everything that can be seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ pub(super) async fn drive(
         backend,
         store,
         model,
-        etags: vec![BTreeMap::new(); KEYS],
+        etags: vec![Vec::new(); KEYS],
         places: Vec::new(),
         events: 0,
     };
@@ -44,8 +44,8 @@ struct Driver {
     backend: Arc<dyn StateStoreBackend>,
     store: Arc<dyn StateStore>,
     model: Reference,
-    /// What each key's versions are called by the store.
-    etags: Vec<BTreeMap<u64, ETag>>,
+    /// What each key's versions are called by the store, in the order in which they were seen.
+    etags: Vec<Vec<(u64, ETag)>>,
     /// Every event that was ever seen pending: its name and its place.
     places: Vec<(u64, PendingId)>,
     events: u64,
@@ -81,8 +81,8 @@ impl Driver {
         let seen = &self.etags[write.key];
         let version = match write.condition {
             Condition::None | Condition::Absent => None,
-            Condition::Latest => seen.last_key_value(),
-            Condition::First => seen.first_key_value(),
+            Condition::Latest => seen.last(),
+            Condition::First => seen.first(),
         };
         let deletes = matches!(write.change, Change::Delete { .. });
         let requires = match (version, write.condition) {
@@ -160,16 +160,21 @@ impl Driver {
                 continue;
             };
             let seen = &mut self.etags[number];
-            match seen.get(&version) {
-                Some(etag) => ensure!(stored.etag == *etag, "key {number} has a new version"),
+            match seen.iter().position(|(known, _)| *known == version) {
+                Some(at) => {
+                    ensure!(stored.etag == seen[at].1, "key {number} has a new version");
+                    // Where versions are digests, one that comes back is the latest again.
+                    let again = seen.remove(at);
+                    seen.push(again);
+                }
                 None => {
-                    let new = seen.values().all(|etag| *etag != stored.etag);
+                    let new = seen.iter().all(|(_, etag)| *etag != stored.etag);
                     let conditional = self
                         .store
                         .capabilities()
                         .has(StateCapability::ConditionalWrites);
                     ensure!(new || !conditional, "key {number} has an old version");
-                    seen.insert(version, stored.etag);
+                    seen.push((version, stored.etag));
                 }
             }
         }

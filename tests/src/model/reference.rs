@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use task_core::ports::StateCapability::{
-    ConditionalWrites, Outbox, Publishes, Tombstones, Transactions, Ttl,
+    ConditionalWrites, Outbox, Publishes, Tombstones, Transactions, Ttl, UniqueVersions,
 };
 use task_core::ports::{CapabilitySet, ErrorKind, StateCapability};
 
@@ -93,6 +93,16 @@ impl Reference {
         Ok(())
     }
 
+    /// The version of a value written now: the step, or the value itself where versions are digests.
+    fn version_of(&self, value: u8) -> u64 {
+        let digests = self.declared.has(ConditionalWrites) && !self.declared.has(UniqueVersions);
+        if digests {
+            u64::from(value)
+        } else {
+            self.steps
+        }
+    }
+
     fn takes_events(&self) -> bool {
         self.declared.has(Outbox) || self.declared.has(Publishes)
     }
@@ -128,7 +138,7 @@ impl Reference {
                 let life = if expires { TTL_HALVES } else { u64::MAX };
                 let slot = Slot::Value {
                     value,
-                    version: self.steps,
+                    version: self.version_of(value),
                     until: self.now.saturating_add(life),
                 };
                 self.slots.insert(step.key, slot);
@@ -175,5 +185,24 @@ mod tests {
         model.elapse(21);
         assert_eq!(model.commit(&[create], &[]), Ok(()));
         assert_eq!(model.read(0), Some((1, 2)));
+    }
+
+    #[test]
+    fn a_version_comes_back_with_its_value_unless_versions_are_unique() {
+        const DIGESTS: &[StateCapability] = &[ConditionalWrites];
+        const UNIQUE: &[StateCapability] = &[ConditionalWrites, UniqueVersions];
+        for (declared, expected) in [(DIGESTS, Ok(())), (UNIQUE, Err(ErrorKind::Conflict))] {
+            let put = |value, requires| {
+                let expires = false;
+                step(requires, Change::Put { value, expires })
+            };
+            let mut model = Reference::new(CapabilitySet::of(declared));
+            model.commit(&[put(7, Requires::Nothing)], &[]).unwrap();
+            let (_, first) = model.read(0).unwrap();
+            model.commit(&[put(8, Requires::Nothing)], &[]).unwrap();
+            model.commit(&[put(7, Requires::Nothing)], &[]).unwrap();
+            let stale = put(9, Requires::Version(first));
+            assert_eq!(model.commit(&[stale], &[]), expected);
+        }
     }
 }

@@ -63,6 +63,8 @@ pub struct RedisOptions {
     pub encryption: Encryption,
     /// Bytes of data from which on writes are refused.
     pub max_memory: Option<u64>,
+    /// More lines of its configuration.
+    pub lines: Vec<String>,
 }
 
 /// A running `redis-server`, killed and removed when dropped or when the test process ends.
@@ -307,6 +309,7 @@ fn configuration(options: &RedisOptions, port: u16) -> Vec<String> {
         lines.push(format!("maxmemory {bytes}"));
         lines.push("maxmemory-policy noeviction".to_owned());
     }
+    lines.extend(options.lines.iter().cloned());
     lines
 }
 

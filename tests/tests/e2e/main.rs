@@ -13,6 +13,7 @@ mod faults;
 mod history;
 mod legacy;
 mod notifications;
+mod redis;
 mod servers;
 
 use serde_json::Value;

@@ -1,0 +1,91 @@
+//! Keys from one layout into the other, one atomic step each.
+
+use std::sync::Arc;
+
+use task_core::ports::{Key, PortError};
+
+use super::answer::{is, parts, text, unexpected};
+use super::config::RedisLayout;
+use super::connection::Connection;
+use super::error::{BACKEND, Effect, Failure};
+use super::layout::Names;
+
+/// What became of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Converted {
+    /// It had the other form and has the wanted one now, value, tombstone and time limit included.
+    ///
+    /// So it is also when it had both forms with the same value: the unwanted one is gone.
+    Done,
+    /// It has the wanted form and no other.
+    AlreadyThere,
+    /// It has neither form.
+    Missing,
+    /// It has both forms and they differ; nothing was changed.
+    ///
+    /// Somebody has written the old form after the conversion, or the new one before it, and Redis
+    /// cannot tell which is later. Who converts decides: delete the wrong one and convert again.
+    Conflict,
+}
+
+/// Converts keys between the layouts, for a move without a copy.
+///
+/// A conversion is idempotent, so that an interrupted run may begin again. It needs no pause of other
+/// writers: who matches a version of the old form is refused afterwards, because that form is gone. Only
+/// a foreign writer that knows the old form alone brings it back, which is then a
+/// [`Conflict`](Converted::Conflict). Versions do not survive: one of the new form was never given before.
+#[derive(Debug, Clone)]
+pub struct RedisConverter {
+    connection: Arc<Connection>,
+    legacy: Names,
+    dapr: Names,
+}
+
+impl RedisConverter {
+    pub(super) fn new(connection: Arc<Connection>, names: &Names) -> Self {
+        Self {
+            connection,
+            legacy: names.in_layout(RedisLayout::Legacy),
+            dapr: names.in_layout(RedisLayout::Dapr),
+        }
+    }
+
+    /// Gives a key the form of a layout.
+    ///
+    /// # Errors
+    /// `Invalid` for an id beyond the port's limits; `Corrupt` for a key of another type, or a hash that
+    /// is not Dapr's; otherwise as a put. With an unknown outcome, convert again.
+    pub async fn convert(&self, key: &Key, to: RedisLayout) -> Result<Converted, PortError> {
+        const OPERATION: &str = "convert";
+        key.check(BACKEND, OPERATION)?;
+        let converted = self.call(key, to).await;
+        converted.map_err(|failure| failure.into_port(OPERATION))
+    }
+
+    async fn call(&self, key: &Key, to: RedisLayout) -> Result<Converted, Failure> {
+        let script = &self.connection.scripts().convert;
+        let mut call = script.call(5, 256);
+        call.arg(self.legacy.width() + self.dapr.width());
+        self.legacy.add_keys(key, &mut call);
+        self.dapr.add_keys(key, &mut call);
+        call.arg(match to {
+            RedisLayout::Legacy => "legacy",
+            RedisLayout::Dapr => "dapr",
+        });
+        let answer = self.connection.call(script, &call, Effect::Write).await?;
+        match parts(&answer) {
+            [word] if is(word, "converted") => Ok(Converted::Done),
+            [word] if is(word, "already") => Ok(Converted::AlreadyThere),
+            [word] if is(word, "missing") => Ok(Converted::Missing),
+            [word] if is(word, "both") => Ok(Converted::Conflict),
+            [word, name, why] if is(word, "corrupt") => {
+                let (name, why) = (
+                    text(name).unwrap_or_default(),
+                    text(why).unwrap_or_default(),
+                );
+                Err(Failure::Corrupt(format!("{name} {why}")))
+            }
+            _ => Err(unexpected(&answer, Effect::Write)),
+        }
+    }
+}

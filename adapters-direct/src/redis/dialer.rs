@@ -1,0 +1,165 @@
+//! How a connection comes to stand: TCP, TLS, the greeting, and the scripts.
+
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, Value};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::config::{Address, RedisConfig};
+use super::error::{Effect, Failure, OpenError};
+use super::script::Scripts;
+use super::server::Server;
+use super::tls::{self, Tls};
+
+/// Commands that the socket's owner may be behind; more wait at the sender.
+const QUEUE: usize = 256;
+
+/// Whom to connect to, and what to say first.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    address: Address,
+    tls: Option<Tls>,
+    greeting: RedisConnectionInfo,
+    connect_timeout: Duration,
+    response_timeout: Duration,
+    scripts: Scripts,
+}
+
+/// A connection on which the server has told who it is.
+#[derive(Debug)]
+pub(super) struct Dialed {
+    pub(super) multiplexed: MultiplexedConnection,
+    pub(super) server: Server,
+    driver: Driver,
+}
+
+impl Dialed {
+    pub(super) fn is_closed(&self) -> bool {
+        self.driver.0.is_finished()
+    }
+}
+
+/// The task that owns the socket; it ends with the connection, or with this.
+#[derive(Debug)]
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Dialer {
+    pub(super) fn new(config: &RedisConfig, scripts: Scripts) -> Result<Self, OpenError> {
+        let address = config.address().clone();
+        let mut greeting = RedisConnectionInfo::default().set_db(i64::from(address.database));
+        if let Some(user) = &address.user {
+            greeting = greeting.set_username(user);
+        }
+        if let Some(password) = &config.password {
+            greeting = greeting.set_password(password.expose());
+        }
+        Ok(Self {
+            tls: tls::prepare(config)?,
+            greeting,
+            address,
+            connect_timeout: config.connect_timeout,
+            response_timeout: config.response_timeout,
+            scripts,
+        })
+    }
+
+    pub(super) fn scripts(&self) -> &Scripts {
+        &self.scripts
+    }
+
+    /// Connects once, within the limit.
+    pub(super) async fn dial(&self) -> Result<Dialed, Failure> {
+        let limit = self.connect_timeout;
+        match timeout(limit, self.connect()).await {
+            Ok(dialed) => dialed,
+            Err(_) => Err(Failure::ConnectTimeout {
+                address: self.address.to_string(),
+                limit,
+            }),
+        }
+    }
+
+    async fn connect(&self) -> Result<Dialed, Failure> {
+        let refused = |source| Failure::Connect {
+            address: self.address.to_string(),
+            source,
+        };
+        let no_greeting = |source| Failure::Greeting {
+            address: self.address.to_string(),
+            source,
+        };
+        let host_and_port = (self.address.host.as_ref(), self.address.port);
+        let socket = TcpStream::connect(host_and_port).await.map_err(refused)?;
+        socket.set_nodelay(true).map_err(refused)?;
+        let spoken = match &self.tls {
+            None => self.speak(socket).await,
+            Some(tls) => {
+                let private = tls.connector.connect(tls.server.clone(), socket);
+                self.speak(private.await.map_err(refused)?).await
+            }
+        };
+        let (mut multiplexed, driver) = spoken.map_err(no_greeting)?;
+        let mut questions = Pipeline::new();
+        questions.cmd("HELLO").cmd("INFO");
+        for script in self.scripts.all() {
+            questions.add_command(script.load());
+        }
+        let answers = multiplexed.send_packed_commands(&questions, 0, questions.len());
+        let server = self.judge(&answers.await.map_err(no_greeting)?)?;
+        Ok(Dialed {
+            multiplexed,
+            server,
+            driver,
+        })
+    }
+
+    /// Names the user and chooses the database.
+    async fn speak<S>(&self, stream: S) -> Result<(MultiplexedConnection, Driver), RedisError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(None)
+            .set_response_timeout(Some(self.response_timeout))
+            .set_pipeline_buffer_size(QUEUE);
+        let speaking = MultiplexedConnection::new_with_config(&self.greeting, stream, config);
+        let (multiplexed, driver) = speaking.await?;
+        Ok((multiplexed, Driver(tokio::spawn(driver))))
+    }
+
+    /// Looks at the answers to `HELLO`, `INFO`, and the scripts.
+    fn judge(&self, answers: &[Value]) -> Result<Server, Failure> {
+        let [hello, info, loaded @ ..] = answers else {
+            return Err(Failure::Answer {
+                answer: format!("{} answers to a greeting", answers.len()),
+                effect: Effect::Read,
+            });
+        };
+        let server = Server::read(hello, info);
+        if let Some(reason) = server.refusal() {
+            return Err(Failure::Unfit {
+                address: self.address.to_string(),
+                reason,
+            });
+        }
+        for answer in loaded {
+            if let Value::ServerError(error) = answer {
+                return Err(Failure::Refused {
+                    error: error.clone(),
+                    effect: Effect::Read,
+                });
+            }
+        }
+        Ok(server)
+    }
+}

@@ -1,0 +1,451 @@
+//! What can go wrong with Redis, and what it means to a caller of a port.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use redis::{RedisError, ServerError};
+use task_core::ports::{ErrorKind, Guard, PortError, Retry};
+
+use super::config::ConfigError;
+
+pub(super) const BACKEND: &str = "redis";
+
+/// Why a Redis cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The configuration is not valid.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file for TLS cannot be used.
+    #[error("cannot use {}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The machine trusts nobody, so that no certificate can be checked.
+    #[error("the roots of TLS certificates cannot be loaded")]
+    Roots(#[source] rustls::Error),
+    /// The server is there and is not one that this backend can use.
+    #[error("the Redis at {address} cannot be used: {reason}")]
+    Unfit {
+        /// Where it is.
+        address: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The server cannot be reached, or refuses us.
+    #[error("cannot open the Redis at {address}")]
+    Failed {
+        /// Where it is.
+        address: String,
+        /// What it says.
+        source: PortError,
+    },
+}
+
+/// Whether a command may change something, which a lost answer then leaves open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Effect {
+    Read,
+    Write,
+}
+
+/// Everything that can fail here.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error("no connection to {address}")]
+    Connect { address: String, source: io::Error },
+    #[error("no connection to {address} within {} ms", limit.as_millis())]
+    ConnectTimeout { address: String, limit: Duration },
+    /// The server hung up on a new connection, or spoke something else.
+    #[error("no greeting from {address}")]
+    Greeting { address: String, source: RedisError },
+    #[error("{address} cannot be used: {reason}")]
+    Unfit { address: String, reason: String },
+    /// The last attempt to connect failed a moment ago.
+    #[error("{cause}; the next attempt is in {} ms", next.as_millis())]
+    Pausing { cause: String, next: Duration },
+    #[error("{limit} commands wait for an answer already, which is the limit")]
+    Busy { limit: usize },
+    #[error("no answer within {} ms", limit.as_millis())]
+    NoAnswer { limit: Duration, effect: Effect },
+    #[error("the connection broke before an answer")]
+    Lost { source: RedisError, effect: Effect },
+    #[error("redis answered {}: {}", .error.code(), .error.details().unwrap_or("no details"))]
+    Refused { error: ServerError, effect: Effect },
+    #[error("an answer that no version of redis should give: {answer}")]
+    Answer { answer: String, effect: Effect },
+    #[error("{0}")]
+    Conflict(String),
+    #[error("a guard does not hold")]
+    Guard(Guard),
+    #[error("{0}")]
+    Corrupt(String),
+    #[error("{0}")]
+    Invalid(String),
+}
+
+impl Failure {
+    /// The one mapping from this backend's errors to the port's.
+    pub(super) fn into_port(self, operation: &'static str) -> PortError {
+        let context = self.to_string();
+        let new = |kind| PortError::new(kind, BACKEND, operation).context(context.as_str());
+        match self {
+            Self::Connect { source, .. } => new(ErrorKind::Unavailable).caused_by(source),
+            Self::ConnectTimeout { .. } | Self::Unfit { .. } => new(ErrorKind::Unavailable),
+            Self::Greeting { source, .. } => {
+                let kind = match source.kind() == redis::ErrorKind::AuthenticationFailed {
+                    true => ErrorKind::Denied,
+                    false => ErrorKind::Unavailable,
+                };
+                new(kind).caused_by(source)
+            }
+            Self::Pausing { next, .. } => new(ErrorKind::Unavailable).retry(Retry::After(next)),
+            Self::Busy { .. } => new(ErrorKind::Throttled),
+            Self::NoAnswer { effect, .. } => left_open(new(ErrorKind::Timeout), effect),
+            Self::Lost { source, effect } => {
+                left_open(new(ErrorKind::Unavailable), effect).caused_by(source)
+            }
+            Self::Refused { error, effect } => match meaning(&error) {
+                Some(kind) => new(kind),
+                // A script that ended in its middle may have written.
+                None => left_open(new(ErrorKind::Unexpected), effect),
+            },
+            Self::Answer { effect, .. } => left_open(new(ErrorKind::Unexpected), effect),
+            Self::Conflict(_) => new(ErrorKind::Conflict),
+            Self::Guard(guard) => guard.refusal(BACKEND),
+            Self::Corrupt(_) => new(ErrorKind::Corrupt),
+            Self::Invalid(_) => new(ErrorKind::Invalid),
+        }
+    }
+}
+
+fn left_open(error: PortError, effect: Effect) -> PortError {
+    match effect {
+        Effect::Read => error,
+        Effect::Write => error.unknown_outcome(),
+    }
+}
+
+/// What Redis means by refusing a command before it has done anything; `None` for anything else.
+fn meaning(error: &ServerError) -> Option<ErrorKind> {
+    let details = error.details().unwrap_or_default();
+    match error.code() {
+        "NOAUTH" | "WRONGPASS" | "NOPERM" => Some(ErrorKind::Denied),
+        "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "MISCONF"
+        | "NOREPLICAS" | "UNBLOCKED" => Some(ErrorKind::Unavailable),
+        "OOM" => Some(ErrorKind::Throttled),
+        "ERR" if details.starts_with("max number of clients") => Some(ErrorKind::Throttled),
+        "WRONGTYPE" => Some(ErrorKind::Corrupt),
+        "MOVED" | "ASK" | "CROSSSLOT" => Some(ErrorKind::Unsupported),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{Value, parse_redis_value};
+    use task_core::ports::Outcome::{self, NotApplied, Unknown};
+    use task_core::ports::Retry::{After, Maybe, Never};
+    use task_core::ports::{Expect, Key, Kind};
+
+    use super::*;
+
+    fn refused(line: &str, effect: Effect) -> Failure {
+        let text = format!("-{line}\r\n");
+        let value = parse_redis_value(text.as_bytes()).expect("an error in RESP");
+        let Value::ServerError(error) = value else {
+            panic!("{line} is no error");
+        };
+        Failure::Refused { error, effect }
+    }
+
+    /// What redis 7 says, word for word, and what that means.
+    const REFUSALS: &[(&str, ErrorKind, Retry, Outcome)] = &[
+        (
+            "NOAUTH Authentication required.",
+            ErrorKind::Denied,
+            Never,
+            NotApplied,
+        ),
+        (
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            ErrorKind::Denied,
+            Never,
+            NotApplied,
+        ),
+        (
+            "NOPERM this user has no permissions to run the 'evalsha' command",
+            ErrorKind::Denied,
+            Never,
+            NotApplied,
+        ),
+        (
+            "LOADING Redis is loading the dataset in memory",
+            ErrorKind::Unavailable,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "BUSY Redis is busy running a script.",
+            ErrorKind::Unavailable,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "TRYAGAIN Multiple keys request during rehashing of slot",
+            ErrorKind::Unavailable,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "MASTERDOWN Link with MASTER is down",
+            ErrorKind::Unavailable,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "CLUSTERDOWN The cluster is down",
+            ErrorKind::Unavailable,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "READONLY You can't write against a read only replica.",
+            ErrorKind::Unavailable,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "MISCONF Errors writing to the AOF file",
+            ErrorKind::Unavailable,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "NOREPLICAS Not enough good replicas to write.",
+            ErrorKind::Unavailable,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            ErrorKind::Throttled,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "ERR max number of clients reached",
+            ErrorKind::Throttled,
+            Maybe,
+            NotApplied,
+        ),
+        (
+            "WRONGTYPE Operation against a key",
+            ErrorKind::Corrupt,
+            Never,
+            NotApplied,
+        ),
+        (
+            "MOVED 3999 127.0.0.1:6381",
+            ErrorKind::Unsupported,
+            Never,
+            NotApplied,
+        ),
+        (
+            "CROSSSLOT Keys in request don't hash",
+            ErrorKind::Unsupported,
+            Never,
+            NotApplied,
+        ),
+        (
+            "ERR user_script:3: attempt to index a nil value",
+            ErrorKind::Unexpected,
+            Never,
+            Unknown,
+        ),
+        (
+            "EXECABORT Transaction discarded",
+            ErrorKind::Unexpected,
+            Never,
+            Unknown,
+        ),
+        (
+            "NEWCODE nobody knows",
+            ErrorKind::Unexpected,
+            Never,
+            Unknown,
+        ),
+    ];
+
+    #[test]
+    fn every_refusal_has_its_meaning() {
+        for &(line, kind, retry, outcome) in REFUSALS {
+            let error = refused(line, Effect::Write).into_port("put");
+            let meaning = (error.kind(), error.retryable(), error.outcome());
+            assert_eq!(meaning, (kind, retry, outcome), "{line}");
+            let code = line.split(' ').next().expect("a code");
+            assert!(error.to_string().contains(code), "{error}");
+            let error = refused(line, Effect::Read).into_port("get");
+            assert_eq!(error.outcome(), NotApplied, "a read has no outcome: {line}");
+        }
+    }
+
+    #[test]
+    fn every_failure_has_its_meaning() {
+        let address = || "a:1".to_owned();
+        let io = io::Error::from;
+        let broken = || RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        let limit = Duration::from_millis(7);
+        let (read, write) = (Effect::Read, Effect::Write);
+        let guard = Guard {
+            key: Key::new(Kind::TASK, "1"),
+            expect: Expect::Absent,
+        };
+        let rows = [
+            (
+                Failure::Connect {
+                    address: address(),
+                    source: io(io::ErrorKind::ConnectionRefused),
+                },
+                ErrorKind::Unavailable,
+                Maybe,
+                NotApplied,
+            ),
+            (
+                Failure::ConnectTimeout {
+                    address: address(),
+                    limit,
+                },
+                ErrorKind::Unavailable,
+                Maybe,
+                NotApplied,
+            ),
+            (
+                Failure::Greeting {
+                    address: address(),
+                    source: broken(),
+                },
+                ErrorKind::Unavailable,
+                Maybe,
+                NotApplied,
+            ),
+            (
+                Failure::Greeting {
+                    address: address(),
+                    source: (redis::ErrorKind::AuthenticationFailed, "no").into(),
+                },
+                ErrorKind::Denied,
+                Never,
+                NotApplied,
+            ),
+            (
+                Failure::Unfit {
+                    address: address(),
+                    reason: String::new(),
+                },
+                ErrorKind::Unavailable,
+                Maybe,
+                NotApplied,
+            ),
+            (
+                Failure::Pausing {
+                    cause: String::new(),
+                    next: limit,
+                },
+                ErrorKind::Unavailable,
+                After(limit),
+                NotApplied,
+            ),
+            (
+                Failure::Busy { limit: 1 },
+                ErrorKind::Throttled,
+                Maybe,
+                NotApplied,
+            ),
+            (
+                Failure::NoAnswer {
+                    limit,
+                    effect: read,
+                },
+                ErrorKind::Timeout,
+                Maybe,
+                NotApplied,
+            ),
+            (
+                Failure::NoAnswer {
+                    limit,
+                    effect: write,
+                },
+                ErrorKind::Timeout,
+                Maybe,
+                Unknown,
+            ),
+            (
+                Failure::Lost {
+                    source: broken(),
+                    effect: read,
+                },
+                ErrorKind::Unavailable,
+                Maybe,
+                NotApplied,
+            ),
+            (
+                Failure::Lost {
+                    source: broken(),
+                    effect: write,
+                },
+                ErrorKind::Unavailable,
+                Maybe,
+                Unknown,
+            ),
+            (
+                Failure::Answer {
+                    answer: String::new(),
+                    effect: read,
+                },
+                ErrorKind::Unexpected,
+                Never,
+                NotApplied,
+            ),
+            (
+                Failure::Answer {
+                    answer: String::new(),
+                    effect: write,
+                },
+                ErrorKind::Unexpected,
+                Never,
+                Unknown,
+            ),
+            (
+                Failure::Conflict(String::new()),
+                ErrorKind::Conflict,
+                Never,
+                NotApplied,
+            ),
+            (Failure::Guard(guard), ErrorKind::Denied, Never, NotApplied),
+            (
+                Failure::Corrupt(String::new()),
+                ErrorKind::Corrupt,
+                Never,
+                NotApplied,
+            ),
+            (
+                Failure::Invalid(String::new()),
+                ErrorKind::Invalid,
+                Never,
+                NotApplied,
+            ),
+        ];
+        for (failure, kind, retry, outcome) in rows {
+            let shown = failure.to_string();
+            let error = failure.into_port("put");
+            let meaning = (error.kind(), error.retryable(), error.outcome());
+            assert_eq!(meaning, (kind, retry, outcome), "{shown}");
+        }
+    }
+}

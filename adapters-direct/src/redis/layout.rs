@@ -1,0 +1,195 @@
+//! Where a key lies in Redis, and what is read there.
+
+mod dapr;
+mod legacy;
+
+use bytes::Bytes;
+use redis::{Cmd, Value};
+use task_core::ports::{CapabilitySet, ETag, Key, Kind, StateCapability, Stored};
+
+use super::config::{KeyPrefix, RedisConfig, RedisLayout};
+use super::error::{Effect, Failure};
+use super::script::{Script, Scripts, digest};
+
+/// The names of everything of ours in one database.
+#[derive(Debug, Clone)]
+pub(super) struct Names {
+    layout: RedisLayout,
+    prefix: KeyPrefix,
+    namespace: Box<str>,
+}
+
+impl Names {
+    pub(super) fn new(config: &RedisConfig) -> Self {
+        Self {
+            layout: config.layout,
+            prefix: config.key_prefix.clone(),
+            namespace: config.namespace.clone(),
+        }
+    }
+
+    /// The same names with another layout.
+    pub(super) fn in_layout(&self, layout: RedisLayout) -> Self {
+        Self {
+            layout,
+            ..self.clone()
+        }
+    }
+
+    /// What the layout can keep of the port's promises, given an append-only file.
+    pub(super) fn capabilities(&self) -> CapabilitySet<StateCapability> {
+        match self.layout {
+            RedisLayout::Legacy => legacy::CAPABILITIES,
+            RedisLayout::Dapr => dapr::CAPABILITIES,
+        }
+    }
+
+    pub(super) fn commit<'a>(&self, scripts: &'a Scripts) -> &'a Script {
+        match self.layout {
+            RedisLayout::Legacy => &scripts.legacy_commit,
+            RedisLayout::Dapr => &scripts.dapr_commit,
+        }
+    }
+
+    /// The stream of pending events.
+    pub(super) fn outbox(&self) -> String {
+        format!("{}:outbox", self.namespace)
+    }
+
+    /// Adds a key's names to a script's call, and answers how many they are.
+    pub(super) fn add_keys(&self, key: &Key, call: &mut Cmd) {
+        call.arg(self.value(key));
+        if self.layout == RedisLayout::Legacy {
+            call.arg(legacy::tombstone(&self.namespace, key));
+        }
+    }
+
+    /// How many names a key has.
+    pub(super) fn width(&self) -> usize {
+        match self.layout {
+            RedisLayout::Legacy => 2,
+            RedisLayout::Dapr => 1,
+        }
+    }
+
+    /// Where a key's value lies.
+    pub(super) fn value(&self, key: &Key) -> String {
+        let mut name = self.beginning(key.kind);
+        match self.layout {
+            RedisLayout::Legacy => name.push_str(&key.id),
+            RedisLayout::Dapr => dapr::escape(&key.id, &mut name),
+        }
+        name
+    }
+
+    /// What the name of every value of a kind begins with.
+    pub(super) fn beginning(&self, kind: Kind) -> String {
+        match self.layout {
+            RedisLayout::Legacy => legacy::beginning(&self.namespace, kind),
+            RedisLayout::Dapr => dapr::beginning(&self.prefix, kind),
+        }
+    }
+
+    /// The id in the rest of a name; `None` for a name that no key of ours has.
+    pub(super) fn id(&self, rest: &[u8]) -> Option<String> {
+        let rest = std::str::from_utf8(rest).ok()?;
+        match self.layout {
+            RedisLayout::Legacy => Some(rest.to_owned()),
+            RedisLayout::Dapr => dapr::unescape(rest),
+        }
+    }
+
+    /// What `TYPE` says of a value.
+    pub(super) fn type_of_value(&self) -> &'static str {
+        match self.layout {
+            RedisLayout::Legacy => "string",
+            RedisLayout::Dapr => "hash",
+        }
+    }
+
+    /// The command that reads a value.
+    pub(super) fn read(&self, key: &Key) -> Cmd {
+        match self.layout {
+            RedisLayout::Legacy => legacy::read(&self.value(key)),
+            RedisLayout::Dapr => dapr::read(&self.value(key)),
+        }
+    }
+
+    /// What a key holds, from the answer to [`read`](Self::read).
+    pub(super) fn stored(&self, key: &Key, answer: Value) -> Result<Option<Stored>, Failure> {
+        if let Value::ServerError(error) = answer {
+            let effect = Effect::Read;
+            return Err(Failure::Refused { error, effect });
+        }
+        match self.layout {
+            RedisLayout::Legacy => legacy::stored(answer),
+            RedisLayout::Dapr => dapr::stored(key, answer),
+        }
+    }
+
+    /// The version of a value that was just written, from what the script says of it.
+    pub(super) fn written(&self, value: &Bytes, answered: &str) -> ETag {
+        if answered.is_empty() {
+            return ETag::new(digest(value));
+        }
+        ETag::new(answered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(layout: RedisLayout, prefix: KeyPrefix) -> Names {
+        let mut config = RedisConfig::new("redis://a", layout).expect("an address");
+        config.key_prefix = prefix;
+        Names::new(&config)
+    }
+
+    #[test]
+    fn a_key_has_the_names_that_other_programs_know() {
+        let task = Key::new(Kind::TASK, "7");
+        let seen = Key::new(Kind::SEEN, "g/7");
+        let legacy = names(RedisLayout::Legacy, KeyPrefix::default());
+        assert_eq!(legacy.value(&task), "task:7");
+        assert_eq!(legacy.value(&seen), "task-api:state:seen:g/7");
+        for (prefix, expected) in [
+            (KeyPrefix::default(), "task-api||task-7"),
+            (
+                KeyPrefix::Text("default.task-api".into()),
+                "default.task-api||task-7",
+            ),
+            (KeyPrefix::Text("statestore".into()), "statestore||task-7"),
+            (KeyPrefix::None, "task-7"),
+        ] {
+            assert_eq!(names(RedisLayout::Dapr, prefix).value(&task), expected);
+        }
+    }
+
+    #[test]
+    fn an_id_comes_back_from_its_name() {
+        for layout in [RedisLayout::Legacy, RedisLayout::Dapr] {
+            let names = names(layout, KeyPrefix::default());
+            for id in ["7", "a||b", "a|", "%", "%7C", "%25", "a b", "\u{e4}*?[x]"] {
+                let key = Key::new(Kind::TASK, id);
+                let name = names.value(&key);
+                let rest = name.strip_prefix(&names.beginning(Kind::TASK));
+                let rest = rest.expect("it begins like its kind");
+                assert!(
+                    !rest.contains("||") || layout == RedisLayout::Legacy,
+                    "{name}"
+                );
+                assert_eq!(names.id(rest.as_bytes()).as_deref(), Some(id), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_that_no_id_has_is_nobodys() {
+        let names = names(RedisLayout::Dapr, KeyPrefix::default());
+        for rest in ["50%", "%7c", "%2", "a|b", "%41"] {
+            assert_eq!(names.id(rest.as_bytes()), None, "{rest}");
+        }
+        assert_eq!(names.id(b"\xff"), None);
+    }
+}

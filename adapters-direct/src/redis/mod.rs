@@ -1,0 +1,139 @@
+//! Redis: a state store whose every write is one atomic step and one round trip.
+//!
+//! ```text
+//!                         one EVALSHA
+//!  commit ─► script: guards ─► writes on a copy ─► all hold? ─► outbox, then keys ─► versions
+//!                                                   └─ no ────► nothing
+//! ```
+//!
+//! A record, its pending events and what they depend on are judged and written by one script, on one
+//! connection that all tasks share. There are two layouts ([`RedisLayout`]): strings, which the replaced service
+//! reads and writes with plain `GET` and `SET`, and the hashes of Dapr's `state.redis`, so that this
+//! adapter and a sidecar can work on the same keys at the same time. [`RedisConverter`] turns one into the other.
+//!
+//! # Working together with others
+//! - A foreign `SET task:{id}` between a read and a `Match` is found: the version is a digest of the value. One that
+//!   sets the very same bytes again is not.
+//! - Dapr accepts a version of ours, and this adapter one of Dapr's. Where Dapr is lax, this adapter is not: it refuses a
+//!   `Match` of a missing key, and it never overwrites a key of another type. As in Dapr, a hash that was written
+//!   *first-write* refuses writers without a version.
+//! - A deleted value in Dapr's layout is a hash with empty data for as long as its tombstone lives, which Dapr's readers take
+//!   for missing, too.
+//! - Dapr refuses `||` in a key: in an id `|` is written `%7C` and `%` is `%25`.
+//! - The version of a new hash begins at the server's time in microseconds, so that it does not come back after a
+//!   deletion, unless the server's clock was set back in between.
+//!
+//! # The server
+//! Redis 6.2 or newer, or what speaks like it; no Cluster and no Sentinel, since a record and its event must lie on one
+//! node; not a replica. Without an append-only file a warning says that acknowledged writes may be lost. A user needs
+//! `+@connection +@read +@write +@scripting +@keyspace` on the keys of [`RedisLayout`], and `+info` for the identity of the
+//! server and the warning.
+//!
+//! *Source:* <https://redis.io/docs/latest/develop/programmability/eval-intro/>; for Dapr's layout see
+//! `layout/dapr.rs`.
+
+mod answer;
+mod commit;
+mod config;
+mod connection;
+mod convert;
+mod dialer;
+mod error;
+mod layout;
+mod outbox;
+mod scan;
+mod script;
+mod server;
+mod state_store;
+mod tls;
+
+use std::sync::Arc;
+
+pub use config::{ClientCertificate, ConfigError, KeyPrefix, RedisConfig, RedisLayout};
+pub use convert::{Converted, RedisConverter};
+pub use error::OpenError;
+pub use state_store::RedisStateStore;
+
+use connection::Connection;
+use error::Failure;
+use layout::Names;
+use script::Scripts;
+
+/// A Redis that answers. The connection closes when the last adapter made from it is dropped.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// use adapters_direct::redis::{Redis, RedisConfig, RedisLayout};
+/// use task_core::ports::{Key, Kind, PutOptions, StateStore};
+///
+/// let config = RedisConfig::new("redis://127.0.0.1:6379", RedisLayout::Legacy)?;
+/// let store = Redis::open(&config).await?.state_store();
+/// let key = Key::new(Kind::TASK, "t-1");
+/// store.put(&key, "{}".into(), PutOptions::default()).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Redis {
+    connection: Arc<Connection>,
+    names: Names,
+}
+
+impl Redis {
+    /// Connects, and makes sure that the server will do.
+    ///
+    /// It warns once about a server without an append-only file. Later the connection is made again whenever it
+    /// breaks.
+    ///
+    /// # Errors
+    /// Says what is wrong with the configuration or the server, or why it cannot be reached.
+    pub async fn open(config: &RedisConfig) -> Result<Self, OpenError> {
+        let connection = Connection::new(config, Scripts::new())?;
+        let address = config.address().to_string();
+        let server = match connection.server().await {
+            Ok(server) => server,
+            Err(Failure::Unfit { address, reason }) => {
+                return Err(OpenError::Unfit { address, reason });
+            }
+            Err(failure) => {
+                let source = failure.into_port("open");
+                return Err(OpenError::Failed { address, source });
+            }
+        };
+        match server.append_only {
+            Some(true) => {}
+            Some(false) => tracing::warn!(
+                %address,
+                "redis has no append-only file: acknowledged writes may be lost in a crash"
+            ),
+            None => tracing::warn!(
+                %address,
+                "redis does not tell whether it has an append-only file, without which acknowledged writes may be lost"
+            ),
+        }
+        Ok(Self {
+            connection: Arc::new(connection),
+            names: Names::new(config),
+        })
+    }
+
+    /// The state store in the configured layout.
+    #[must_use]
+    pub fn state_store(&self) -> RedisStateStore {
+        RedisStateStore::new(Arc::clone(&self.connection), self.names.clone())
+    }
+
+    /// What turns keys of one layout into the other.
+    #[must_use]
+    pub fn converter(&self) -> RedisConverter {
+        RedisConverter::new(Arc::clone(&self.connection), &self.names)
+    }
+
+    /// The identity of the server at the other end, which changes when it restarts or another takes over.
+    ///
+    /// `None` while there is no connection, and where the server does not tell.
+    #[must_use]
+    pub fn run_id(&self) -> Option<Box<str>> {
+        self.connection.run_id()
+    }
+}

@@ -1,0 +1,158 @@
+//! The pending events: entries of a stream with the fields `topic`, `key` and `payload`.
+
+use bytes::Bytes;
+use redis::{Cmd, Value};
+use task_core::ports::{Event, PendingEvent, PendingId, Topic};
+
+use super::answer::{bytes, is, parts, text, unexpected};
+use super::connection::Connection;
+use super::error::{Effect, Failure};
+
+/// Most events of one page, whatever is asked for.
+const MOST_EVENTS: usize = 1_000;
+
+/// Most places of one command.
+const MOST_PLACES: usize = 1_000;
+
+/// Reads the events after a place.
+pub(super) async fn pending(
+    connection: &Connection,
+    stream: &str,
+    after: Option<&PendingId>,
+    limit: usize,
+) -> Result<Vec<PendingEvent>, Failure> {
+    let start = match after {
+        Some(place) => format!("({}", checked(place)?),
+        None => "-".to_owned(),
+    };
+    if limit == 0 {
+        return Ok(Vec::new());
+    }
+    let mut command = Cmd::new();
+    command.arg("XRANGE").arg(stream).arg(start).arg("+");
+    command.arg("COUNT").arg(limit.min(MOST_EVENTS));
+    let answer = connection.command(&command, Effect::Read).await?;
+    parts(&answer).iter().map(event).collect()
+}
+
+/// Removes events; places that are gone already do not matter.
+pub(super) async fn settle(
+    connection: &Connection,
+    stream: &str,
+    places: &[PendingId],
+) -> Result<(), Failure> {
+    for place in places {
+        checked(place)?;
+    }
+    for places in places.chunks(MOST_PLACES) {
+        let mut command = Cmd::new();
+        command.arg("XDEL").arg(stream);
+        for place in places {
+            command.arg(place.as_str());
+        }
+        connection.command(&command, Effect::Write).await?;
+    }
+    Ok(())
+}
+
+/// A place of a stream: two numbers and a dash between them.
+fn checked(place: &PendingId) -> Result<&str, Failure> {
+    let text = place.as_str();
+    let number = |part: &str| part.parse::<u64>().is_ok() && !part.starts_with('+');
+    match text.split_once('-') {
+        Some((time, sequence)) if number(time) && number(sequence) => Ok(text),
+        Some(_) | None => Err(Failure::Invalid(format!(
+            "{text:?} is not a place of this outbox"
+        ))),
+    }
+}
+
+/// Reads an entry; fields that are not ours are left alone.
+fn event(entry: &Value) -> Result<PendingEvent, Failure> {
+    let [place, fields] = parts(entry) else {
+        return Err(unexpected(entry, Effect::Read));
+    };
+    let place = text(place).ok_or_else(|| unexpected(entry, Effect::Read))?;
+    let field = |name: &str| {
+        let mut pairs = parts(fields).chunks_exact(2);
+        let found = pairs.find(|pair| is(&pair[0], name));
+        found.map(|pair| &pair[1])
+    };
+    let read = || {
+        Some(Event {
+            topic: Topic::new(field("topic").and_then(text)?),
+            key: field("key").and_then(text)?.into(),
+            payload: Bytes::copy_from_slice(field("payload").and_then(bytes)?),
+        })
+    };
+    let event = read().ok_or_else(|| {
+        Failure::Corrupt(format!(
+            "the entry {place} of the outbox is no event: it lacks topic, key or payload"
+        ))
+    })?;
+    Ok(PendingEvent {
+        id: PendingId::new(place),
+        event,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use task_core::ports::ErrorKind;
+
+    use super::*;
+
+    fn entry(fields: &[&str]) -> Value {
+        let bulk = |text: &&str| Value::BulkString(text.as_bytes().to_vec());
+        let fields = fields.iter().map(bulk).collect();
+        Value::Array(vec![bulk(&"5-1"), Value::Array(fields)])
+    }
+
+    #[test]
+    fn foreign_fields_are_left_alone_and_a_missing_one_is_corrupt() {
+        let whole = ["x", "y", "payload", "p", "key", "k", "topic", "t"];
+        let read = event(&entry(&whole)).expect("an event");
+        assert_eq!(read.id.as_str(), "5-1");
+        assert_eq!((read.event.topic.as_str(), &*read.event.key), ("t", "k"));
+        assert_eq!(read.event.payload, "p");
+        for missing in ["topic", "key", "payload"] {
+            let fields: Vec<&str> = whole
+                .chunks(2)
+                .filter(|pair| pair[0] != missing)
+                .flatten()
+                .copied()
+                .collect();
+            let error = event(&entry(&fields))
+                .expect_err("no event")
+                .into_port("pending");
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            assert!(error.to_string().contains("5-1"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_two_numbers() {
+        for good in [
+            "0-0",
+            "1795228713876-12",
+            "18446744073709551615-18446744073709551615",
+        ] {
+            assert!(checked(&PendingId::new(good)).is_ok(), "{good}");
+        }
+        for bad in [
+            "",
+            "1",
+            "-",
+            "1-",
+            "-1",
+            "1-x",
+            "1-2-3",
+            "+1-2",
+            "(1-2",
+            "1 -2",
+            "18446744073709551616-0",
+        ] {
+            assert!(checked(&PendingId::new(bad)).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! The scripts, and the hashes by which a server knows them.
+
+use redis::Cmd;
+use sha1::{Digest, Sha1};
+
+/// A Lua text that servers keep.
+#[derive(Debug)]
+pub(super) struct Script {
+    text: &'static str,
+    hash: String,
+}
+
+impl Script {
+    pub(super) fn new(text: &'static str) -> Self {
+        let hash = digest(text.as_bytes());
+        Self { text, hash }
+    }
+
+    /// Gives the script to a server.
+    pub(super) fn load(&self) -> Cmd {
+        let mut command = Cmd::new();
+        command.arg("SCRIPT").arg("LOAD").arg(self.text);
+        command
+    }
+
+    /// Begins a call; the number of keys, the keys and the arguments are still to come.
+    pub(super) fn call(&self, arguments: usize, bytes: usize) -> Cmd {
+        let mut command = Cmd::with_capacity(arguments + 3, bytes + 64);
+        command.arg("EVALSHA").arg(&self.hash);
+        command
+    }
+}
+
+/// Every script of this backend; a server gets them with the greeting.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) legacy_commit: Script,
+    pub(super) dapr_commit: Script,
+    pub(super) convert: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        const LEGACY_COMMIT: &str = concat!(
+            include_str!("scripts/legacy.lua"),
+            "local layout = legacy\n",
+            include_str!("scripts/commit.lua"),
+        );
+        const DAPR_COMMIT: &str = concat!(
+            include_str!("scripts/dapr.lua"),
+            "local layout = dapr\n",
+            include_str!("scripts/commit.lua"),
+        );
+        const CONVERT: &str = concat!(
+            include_str!("scripts/legacy.lua"),
+            include_str!("scripts/dapr.lua"),
+            include_str!("scripts/convert.lua"),
+        );
+        Self {
+            legacy_commit: Script::new(LEGACY_COMMIT),
+            dapr_commit: Script::new(DAPR_COMMIT),
+            convert: Script::new(CONVERT),
+        }
+    }
+
+    pub(super) fn all(&self) -> [&Script; 3] {
+        [&self.legacy_commit, &self.dapr_commit, &self.convert]
+    }
+}
+
+/// SHA-1 in lower-case hexadecimal digits, as `redis.sha1hex` answers it.
+pub(super) fn digest(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digest = Sha1::digest(bytes);
+    let mut text = String::with_capacity(2 * digest.len());
+    for byte in digest {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_that_of_redis() {
+        // EVAL "return redis.sha1hex('')" 0, and the first example of FIPS 180-1.
+        assert_eq!(digest(b""), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+        assert_eq!(digest(b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
+    }
+}

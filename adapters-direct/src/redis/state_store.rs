@@ -1,0 +1,171 @@
+//! The state store in Redis.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{Cmd, Pipeline};
+use task_core::ports::{
+    CapabilitySet, Commit, DeleteOptions, ETag, Key, Kind, Page, PendingEvent, PendingId,
+    PortError, PutOptions, StateCapability, StateStore, Stored, Write,
+};
+
+use super::commit::Step;
+use super::connection::Connection;
+use super::error::{BACKEND, Effect, Failure};
+use super::layout::Names;
+use super::{outbox, scan};
+
+/// Most keys of one pipeline, so that an answer has at most 64 MiB.
+const MOST_KEYS: usize = 64;
+
+/// A [`StateStore`] in one Redis. A clone shares its connection.
+///
+/// | | round trips |
+/// | --- | --- |
+/// | `get`, `put`, `delete`, `commit`, `check`, `pending` | 1 |
+/// | `get_many` | 1 for each 64 keys |
+/// | `settle` | 1 for each 1,000 events |
+/// | `scan` | 2 a page, and more where most keys are not ours |
+///
+/// Expired values are missing by the server's clock. What was acknowledged is as durable as the server
+/// is: with `appendfsync always` it survives a loss of power, with `everysec` a kill of the process.
+#[derive(Debug, Clone)]
+pub struct RedisStateStore {
+    connection: Arc<Connection>,
+    names: Names,
+}
+
+impl RedisStateStore {
+    pub(super) fn new(connection: Arc<Connection>, names: Names) -> Self {
+        Self { connection, names }
+    }
+
+    async fn apply(&self, step: Step<'_>) -> Result<Vec<Option<ETag>>, Failure> {
+        let script = self.names.commit(self.connection.scripts());
+        let call = step.call(&self.names, script);
+        let answer = self.connection.call(script, &call, Effect::Write).await?;
+        step.outcome(&self.names, &answer)
+    }
+
+    async fn apply_one(
+        &self,
+        operation: &'static str,
+        write: &Write,
+    ) -> Result<Option<ETag>, PortError> {
+        let etags = self.apply(Step::one(write)).await;
+        let mut etags = etags.map_err(|failure| failure.into_port(operation))?;
+        Ok(etags.pop().flatten())
+    }
+}
+
+/// Reads several keys, each by a command of its own: `MGET` takes what is no string for missing.
+pub(super) async fn read_many(
+    connection: &Connection,
+    names: &Names,
+    keys: &[Key],
+) -> Result<Vec<Option<Stored>>, Failure> {
+    let mut stored = Vec::with_capacity(keys.len());
+    for keys in keys.chunks(MOST_KEYS) {
+        let mut reads = Pipeline::with_capacity(keys.len());
+        for key in keys {
+            reads.add_command(names.read(key));
+        }
+        let answers = connection.pipeline(&reads, Effect::Read).await?;
+        for (key, answer) in keys.iter().zip(answers) {
+            stored.push(names.stored(key, answer)?);
+        }
+    }
+    Ok(stored)
+}
+
+#[async_trait]
+impl StateStore for RedisStateStore {
+    fn capabilities(&self) -> CapabilitySet<StateCapability> {
+        self.names.capabilities()
+    }
+
+    async fn get(&self, key: &Key) -> Result<Option<Stored>, PortError> {
+        let read = self.names.read(key);
+        let answer = self.connection.command(&read, Effect::Read).await;
+        answer
+            .and_then(|answer| self.names.stored(key, answer))
+            .map_err(|failure| failure.into_port("get"))
+    }
+
+    async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, PortError> {
+        let stored = read_many(&self.connection, &self.names, keys).await;
+        stored.map_err(|failure| failure.into_port("get_many"))
+    }
+
+    /// # Cancel safety
+    /// A dropped call has been sent whole or not at all; so for every other write.
+    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
+        key.check_with(&value, BACKEND, "put")?;
+        options.check(self.capabilities(), BACKEND, "put")?;
+        let write = Write::Put {
+            key: key.clone(),
+            value,
+            options,
+        };
+        let etag = self.apply_one("put", &write).await?;
+        etag.ok_or_else(|| {
+            let failure = Failure::Answer {
+                answer: "a put without a version".to_owned(),
+                effect: Effect::Write,
+            };
+            failure.into_port("put")
+        })
+    }
+
+    async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<(), PortError> {
+        key.check(BACKEND, "delete")?;
+        options.check(self.capabilities(), BACKEND, "delete")?;
+        let write = Write::Delete {
+            key: key.clone(),
+            options,
+        };
+        self.apply_one("delete", &write).await.map(drop)
+    }
+
+    async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError> {
+        commit.check(self.capabilities(), BACKEND)?;
+        let etags = self.apply(Step::of(&commit)).await;
+        etags.map_err(|failure| failure.into_port("commit"))
+    }
+
+    async fn pending(
+        &self,
+        after: Option<PendingId>,
+        limit: usize,
+    ) -> Result<Vec<PendingEvent>, PortError> {
+        let stream = self.names.outbox();
+        let pending = outbox::pending(&self.connection, &stream, after.as_ref(), limit).await;
+        pending.map_err(|failure| failure.into_port("pending"))
+    }
+
+    async fn settle(&self, events: &[PendingId]) -> Result<(), PortError> {
+        let stream = self.names.outbox();
+        let settled = outbox::settle(&self.connection, &stream, events).await;
+        settled.map_err(|failure| failure.into_port("settle"))
+    }
+
+    async fn scan(
+        &self,
+        kind: Kind,
+        from: Option<String>,
+        limit: usize,
+    ) -> Result<Page, PortError> {
+        let page = scan::page(&self.connection, &self.names, kind, from.as_deref(), limit).await;
+        page.map_err(|failure| failure.into_port("scan"))
+    }
+
+    async fn check(&self) -> Result<(), PortError> {
+        let mut ping = Cmd::new();
+        ping.arg("PING");
+        let answer = self.connection.command(&ping, Effect::Read).await;
+        answer
+            .map(drop)
+            .map_err(|failure| failure.into_port("check"))
+    }
+}

@@ -1,0 +1,87 @@
+//! TLS of this backend alone: rustls with `ring`, whatever the process has chosen for itself.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::BuilderVerifierExt;
+use tokio_rustls::TlsConnector;
+
+use super::config::RedisConfig;
+use super::error::OpenError;
+
+/// How to make a connection private, and whom to expect at its end.
+#[derive(Clone)]
+pub(super) struct Tls {
+    pub(super) connector: TlsConnector,
+    pub(super) server: ServerName<'static>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Tls").field(&self.server).finish()
+    }
+}
+
+/// Reads the files that the configuration names; `None` without TLS.
+pub(super) fn prepare(config: &RedisConfig) -> Result<Option<Tls>, OpenError> {
+    let address = config.address();
+    if !address.tls {
+        return Ok(None);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(OpenError::Roots)?;
+    let builder = match &config.ca_file {
+        Some(path) => builder.with_root_certificates(roots(path)?),
+        None => builder.with_platform_verifier().map_err(OpenError::Roots)?,
+    };
+    let client = match &config.client_certificate {
+        None => builder.with_no_client_auth(),
+        Some(files) => {
+            let chain = certificates(&files.certificate)?;
+            let key = PrivateKeyDer::from_pem_file(&files.key);
+            let key = key.map_err(|error| unusable(&files.key, error))?;
+            let client = builder.with_client_auth_cert(chain, key);
+            client.map_err(|error| unusable(&files.certificate, error))?
+        }
+    };
+    let server = ServerName::try_from(address.host.as_ref());
+    let server = server.map_err(|error| OpenError::Unfit {
+        address: address.to_string(),
+        reason: format!("its name cannot stand in a certificate: {error}"),
+    })?;
+    Ok(Some(Tls {
+        connector: TlsConnector::from(Arc::new(client)),
+        server: server.to_owned(),
+    }))
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, OpenError> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        let added = roots.add(certificate);
+        added.map_err(|error| unusable(path, error))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> {
+    let certificates = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unusable(path, error))?;
+    if certificates.is_empty() {
+        return Err(unusable(path, "it holds no certificate"));
+    }
+    Ok(certificates)
+}
+
+fn unusable(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {
+    OpenError::File {
+        path: path.to_owned(),
+        source: source.into(),
+    }
+}

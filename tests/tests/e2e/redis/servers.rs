@@ -1,0 +1,178 @@
+//! Which servers are taken, and how one gets in.
+
+use std::path::PathBuf;
+
+use adapters_direct::redis::{ClientCertificate, OpenError, Redis, RedisConfig, RedisLayout};
+use task_core::ports::{ErrorKind, PortError, Secret, StateStore, WriteMode};
+use task_tests::process::RedisServer;
+use task_tests::process::redis::{Encryption, RedisOptions};
+
+use super::{BOTH, config, put, task, value};
+
+async fn refused(config: &RedisConfig) -> OpenError {
+    Redis::open(config).await.expect_err("it must be refused")
+}
+
+fn cause(error: OpenError) -> PortError {
+    let shown = error.to_string();
+    let OpenError::Failed { source, .. } = error else {
+        panic!("not refused by the server: {shown}");
+    };
+    source
+}
+
+#[tokio::test]
+async fn a_replica_is_refused_with_the_reason() {
+    let (master, replica) = (RedisServer::start().await, RedisServer::start().await);
+    let port = master.port().to_string();
+    replica.command(&["REPLICAOF", "127.0.0.1", &port]).await;
+    let error = refused(&config(&replica.url(), RedisLayout::Legacy)).await;
+    assert!(matches!(error, OpenError::Unfit { .. }), "{error}");
+    assert!(error.to_string().contains("replica"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_becomes_a_replica_is_unavailable_until_it_is_none() {
+    let (master, server) = (RedisServer::start().await, RedisServer::start().await);
+    let store = super::store(&server.url(), RedisLayout::Dapr).await;
+    put(&store, "7", "x", WriteMode::Create).await.unwrap();
+    let port = master.port().to_string();
+    server.command(&["REPLICAOF", "127.0.0.1", &port]).await;
+    let error = put(&store, "8", "x", WriteMode::Create).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(error.outcome(), task_core::ports::Outcome::NotApplied);
+    server.command(&["REPLICAOF", "NO", "ONE"]).await;
+    put(&store, "8", "x", WriteMode::Create).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_cluster_is_refused_with_the_reason() {
+    let options = RedisOptions {
+        lines: vec!["cluster-enabled yes".to_owned()],
+        ..RedisOptions::default()
+    };
+    let server = RedisServer::start_with(options).await;
+    let error = refused(&config(&server.url(), RedisLayout::Dapr)).await;
+    assert!(matches!(error, OpenError::Unfit { .. }), "{error}");
+    assert!(error.to_string().contains("Cluster"), "{error}");
+}
+
+#[tokio::test]
+async fn a_wrong_or_missing_password_is_denied_and_the_right_one_is_not() {
+    let options = RedisOptions {
+        password: Some("secret1".to_owned()),
+        users: vec!["service on >secret2 ~* +@all -@dangerous -config".to_owned()],
+        ..RedisOptions::default()
+    };
+    let server = RedisServer::start_with(options).await;
+    let place = format!("127.0.0.1:{}", server.port());
+    for (address, password) in [
+        (format!("redis://{place}"), None),
+        (format!("redis://{place}"), Some("wrong")),
+        (format!("redis://service@{place}/3"), Some("secret1")),
+        (format!("redis://nobody@{place}"), Some("secret2")),
+    ] {
+        let mut config = config(&address, RedisLayout::Legacy);
+        config.password = password.and_then(Secret::new);
+        let error = cause(refused(&config).await);
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Denied,
+            "{address} {password:?}: {error}"
+        );
+        assert!(!format!("{error:?}").contains("secret"), "{error:?}");
+    }
+    // A user who may neither ask for INFO nor for CONFIG is served all the same.
+    for layout in BOTH {
+        let mut config = config(&format!("redis://service@{place}/3"), layout);
+        config.password = Secret::new("secret2");
+        let redis = Redis::open(&config).await.unwrap();
+        assert_eq!(redis.run_id(), None);
+        let store = redis.state_store();
+        put(&store, "7", "x", WriteMode::Create).await.unwrap();
+        assert_eq!(value(&store, "7").await.as_deref(), Some("x"));
+        assert_eq!(
+            store
+                .scan(task("7").kind, None, 9)
+                .await
+                .unwrap()
+                .entries
+                .len(),
+            1
+        );
+        store.check().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn the_identity_of_a_server_changes_with_its_restart() {
+    let mut server = RedisServer::start().await;
+    let redis = super::open(&server.url(), RedisLayout::Legacy).await;
+    let first = redis.run_id().unwrap();
+    assert_eq!(redis.run_id().as_deref(), Some(&*first));
+    server.restart().await;
+    task_tests::wait::until("the store is back", async || {
+        redis.state_store().check().await.ok()
+    })
+    .await;
+    assert_ne!(redis.run_id().unwrap(), first);
+}
+
+fn encrypted(server: &RedisServer, ca_file: Option<PathBuf>) -> RedisConfig {
+    let mut config = config(&server.tls_url(), RedisLayout::Dapr);
+    config.ca_file = ca_file;
+    config
+}
+
+#[tokio::test]
+async fn tls_trusts_the_given_authority_and_nobody_else() {
+    let server = |encryption| {
+        RedisServer::start_with(RedisOptions {
+            encryption,
+            ..RedisOptions::default()
+        })
+    };
+    let (open, mutual) = (
+        server(Encryption::Server).await,
+        server(Encryption::Mutual).await,
+    );
+    let authority = |server: &RedisServer| Some(server.certificates().authority());
+    let trusted = encrypted(&open, authority(&open));
+    let store = Redis::open(&trusted).await.unwrap().state_store();
+    put(&store, "7", "x", WriteMode::Create).await.unwrap();
+    assert_eq!(value(&store, "7").await.as_deref(), Some("x"));
+
+    for stranger in [encrypted(&open, None), encrypted(&open, authority(&mutual))] {
+        let error = cause(refused(&stranger).await);
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    let without = encrypted(&mutual, authority(&mutual));
+    assert_eq!(
+        cause(refused(&without).await).kind(),
+        ErrorKind::Unavailable
+    );
+    let mut with = without;
+    with.client_certificate = Some(ClientCertificate {
+        certificate: mutual.certificates().client_certificate(),
+        key: mutual.certificates().client_key(),
+    });
+    let store = Redis::open(&with).await.unwrap().state_store();
+    put(&store, "7", "x", WriteMode::Create).await.unwrap();
+
+    let missing = encrypted(&open, Some("no-such.pem".into()));
+    let error = refused(&missing).await;
+    assert!(matches!(error, OpenError::File { .. }), "{error}");
+    assert!(error.to_string().contains("no-such.pem"), "{error}");
+}
+
+#[tokio::test]
+async fn nobody_at_the_address_is_unavailable() {
+    let mut server = RedisServer::start().await;
+    server.kill();
+    let error = cause(refused(&config(&server.url(), RedisLayout::Legacy)).await);
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
+    assert!(
+        error.to_string().contains(&server.port().to_string()),
+        "{error}"
+    );
+}
