@@ -111,7 +111,7 @@ async fn write(
             Outcome::Unknown => {
                 told.unknown.insert(number);
             }
-            Outcome::NotApplied => told.refused += 1,
+            Outcome::NotApplied | Outcome::NotMade => told.refused += 1,
         }
         // As the layer above would.
         let pause = match error.retryable() {
@@ -256,7 +256,7 @@ async fn thirty_seconds_of_silence_cost_little_memory_and_end() {
                 longest = longest.max(begin.elapsed());
                 match put.unwrap_err().outcome() {
                     Outcome::Unknown => unknown += 1,
-                    Outcome::NotApplied => refused += 1,
+                    Outcome::NotApplied | Outcome::NotMade => refused += 1,
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
