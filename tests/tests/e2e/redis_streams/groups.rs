@@ -202,7 +202,7 @@ async fn a_single_subscriber_keeps_the_order_of_a_key_through_retries() {
             .unwrap()
             .parse()
             .unwrap();
-        if number % 11 == 0 && delivery.attempt < 3 {
+        if number.is_multiple_of(11) && delivery.attempt < 3 {
             return Answer::Retry;
         }
         handled.lock().unwrap().push(number);
