@@ -25,6 +25,7 @@ mod noop;
 mod options;
 mod probe;
 mod proc;
+mod redis;
 mod report;
 mod server;
 mod start;
@@ -43,11 +44,14 @@ pub(crate) type BenchResult<T> = Result<T, Box<dyn Error>>;
 type Bench = (&'static str, fn(&Options) -> BenchResult<Row>);
 
 /// Every bench, in the order of the table.
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 8] = [
+    ("P1", redis::get_and_put),
+    ("P2", redis::put_as_dapr),
     ("P4", durable::create_rate),
     ("P5", durable::create_latency),
     ("P16", start::start_to_ready),
     ("P17", memory::resident_memory),
+    ("P18", redis::round_trips),
     ("STORE", store::create_rate),
 ];
 

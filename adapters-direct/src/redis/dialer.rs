@@ -9,9 +9,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::answer::{parts, text};
 use super::config::{Address, RedisConfig};
 use super::error::{Effect, Failure, OpenError};
-use super::script::Scripts;
+use super::script::{self, Scripts};
 use super::server::Server;
 use super::tls::{self, Tls};
 
@@ -111,6 +112,7 @@ impl Dialer {
         let (mut multiplexed, driver) = spoken.map_err(no_greeting)?;
         let mut questions = Pipeline::new();
         questions.cmd("HELLO").cmd("INFO");
+        questions.add_command(script::ask_permissions());
         for script in self.scripts.all() {
             questions.add_command(script.load());
         }
@@ -137,9 +139,9 @@ impl Dialer {
         Ok((multiplexed, Driver(tokio::spawn(driver))))
     }
 
-    /// Looks at the answers to `HELLO`, `INFO`, and the scripts.
+    /// Looks at the answers to `HELLO`, `INFO`, the question for permissions, and the scripts.
     fn judge(&self, answers: &[Value]) -> Result<Server, Failure> {
-        let [hello, info, loaded @ ..] = answers else {
+        let [hello, info, forbidden, loaded @ ..] = answers else {
             return Err(Failure::Answer {
                 answer: format!("{} answers to a greeting", answers.len()),
                 effect: Effect::Read,
@@ -150,6 +152,13 @@ impl Dialer {
             return Err(Failure::Unfit {
                 address: self.address.to_string(),
                 reason,
+            });
+        }
+        let forbidden: Vec<&str> = parts(forbidden).iter().filter_map(text).collect();
+        if !forbidden.is_empty() {
+            return Err(Failure::Forbidden {
+                address: self.address.to_string(),
+                commands: forbidden.join(", "),
             });
         }
         for answer in loaded {

@@ -66,6 +66,8 @@ pub(super) enum Failure {
     Greeting { address: String, source: RedisError },
     #[error("{address} cannot be used: {reason}")]
     Unfit { address: String, reason: String },
+    #[error("{address} does not let this user run {commands}")]
+    Forbidden { address: String, commands: String },
     /// The last attempt to connect failed a moment ago.
     #[error("{cause}; the next attempt is in {} ms", next.as_millis())]
     Pausing { cause: String, next: Duration },
@@ -97,6 +99,7 @@ impl Failure {
         match self {
             Self::Connect { source, .. } => new(ErrorKind::Unavailable).caused_by(source),
             Self::ConnectTimeout { .. } | Self::Unfit { .. } => new(ErrorKind::Unavailable),
+            Self::Forbidden { .. } => new(ErrorKind::Denied),
             Self::Greeting { source, .. } => {
                 let kind = match source.kind() == redis::ErrorKind::AuthenticationFailed {
                     true => ErrorKind::Denied,
@@ -338,6 +341,15 @@ mod tests {
                 Failure::Greeting {
                     address: address(),
                     source: (redis::ErrorKind::AuthenticationFailed, "no").into(),
+                },
+                ErrorKind::Denied,
+                Never,
+                NotApplied,
+            ),
+            (
+                Failure::Forbidden {
+                    address: address(),
+                    commands: String::new(),
                 },
                 ErrorKind::Denied,
                 Never,

@@ -31,6 +31,21 @@ impl Script {
     }
 }
 
+/// What the other scripts run.
+const COMMANDS: [&str; 11] = [
+    "get", "set", "del", "exists", "hmget", "hset", "persist", "pexpire", "pttl", "time", "xadd",
+];
+
+/// Asks which commands the user may not run.
+pub(super) fn ask_permissions() -> Cmd {
+    let mut command = Cmd::new();
+    command
+        .arg("EVAL")
+        .arg(include_str!("scripts/permissions.lua"));
+    command.arg(0).arg(COMMANDS.as_slice());
+    command
+}
+
 /// Every script of this backend; a server gets them with the greeting.
 #[derive(Debug)]
 pub(super) struct Scripts {
@@ -83,6 +98,16 @@ pub(super) fn digest(bytes: &[u8]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_command_of_a_script_is_asked_for() {
+        for script in Scripts::new().all() {
+            for call in script.text.split("call('").skip(1) {
+                let name = call.split('\'').next().expect("a name").to_lowercase();
+                assert!(COMMANDS.contains(&name.as_str()), "{name}");
+            }
+        }
+    }
 
     #[test]
     fn a_digest_is_that_of_redis() {

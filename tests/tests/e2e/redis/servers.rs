@@ -105,6 +105,21 @@ async fn a_wrong_or_missing_password_is_denied_and_the_right_one_is_not() {
 }
 
 #[tokio::test]
+async fn a_user_who_could_end_a_script_in_its_middle_is_denied_at_once() {
+    let options = RedisOptions {
+        users: vec!["service on >secret2 ~* +@all -pexpire -xadd".to_owned()],
+        ..RedisOptions::default()
+    };
+    let server = RedisServer::start_with(options).await;
+    let address = format!("redis://service@127.0.0.1:{}", server.port());
+    let mut config = config(&address, RedisLayout::Dapr);
+    config.password = Secret::new("secret2");
+    let error = cause(refused(&config).await);
+    assert_eq!(error.kind(), ErrorKind::Denied);
+    assert!(error.to_string().contains("pexpire, xadd"), "{error}");
+}
+
+#[tokio::test]
 async fn the_identity_of_a_server_changes_with_its_restart() {
     let mut server = RedisServer::start().await;
     let redis = super::open(&server.url(), RedisLayout::Legacy).await;
