@@ -4,7 +4,7 @@
 //! | --- | --- | --- |
 //! | `embedded` (default) | state store, event bus, notifier | nothing: one SQLite file |
 //! | `http` | notifier | a receiver's address |
-//! | `redis` | state store | a Redis, shared with the replaced service or with Dapr |
+//! | `redis` | state store, event bus | a Redis, shared with the replaced service or with Dapr |
 //! | (always) | secret store | variables, a file or a directory |
 
 #[cfg(feature = "embedded")]

@@ -7,6 +7,7 @@ mod embedded;
 mod http;
 mod memory;
 mod redis;
+mod redis_streams;
 mod secrets;
 
 use std::sync::Arc;
@@ -23,6 +24,7 @@ pub use embedded::{EmbeddedBackends, PublishingBackends};
 pub use http::HttpNotifiers;
 pub use memory::{MemoryEventBuses, MemoryNotifiers, MemoryStateStores};
 pub use redis::{RedisBackends, RestartedRedis};
+pub use redis_streams::RedisStreams;
 pub use secrets::{DirectorySecrets, EnvironmentSecrets, FileSecrets, MemorySecrets};
 
 /// A backend under test.
@@ -172,6 +174,20 @@ pub const TABLE: &[Row] = &[
             fresh: || RedisBackends::fresh(RedisLayout::Dapr),
         }),
         event_bus: None,
+        notifier: None,
+        secret_store: None,
+    },
+    Row {
+        name: "redis_streams",
+        state_store: None,
+        event_bus: Some(EventBusRow {
+            declares: &[
+                BusCapability::DeadLetter,
+                BusCapability::Durable,
+                BusCapability::CompetingConsumers,
+            ],
+            fresh: || Arc::new(RedisStreams::default()),
+        }),
         notifier: None,
         secret_store: None,
     },

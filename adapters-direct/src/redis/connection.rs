@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout};
 
 use super::config::RedisConfig;
+use super::dedicated::Dedicated;
 use super::dialer::{Dialed, Dialer};
 use super::error::{Effect, Failure, OpenError};
 use super::script::{Script, Scripts};
@@ -78,6 +79,12 @@ impl Connection {
             state: Mutex::new(State::Down(None)),
             turn: tokio::sync::Mutex::new(()),
         })
+    }
+
+    /// Makes another connection, on which the server may hold back an answer for so long.
+    pub(super) async fn dedicated(&self, longest_wait: Duration) -> Result<Dedicated, Failure> {
+        let limit = longest_wait + self.response_timeout;
+        Ok(Dedicated::new(self.dialer.dial().await?, limit))
     }
 
     pub(super) fn scripts(&self) -> &Scripts {

@@ -1,4 +1,4 @@
-//! Redis: a state store whose every write is one atomic step and one round trip.
+//! Redis: a state store whose every write is one atomic step and one round trip, and an event bus.
 //!
 //! ```text
 //!                         one EVALSHA
@@ -10,6 +10,9 @@
 //! connection that all tasks share. There are two layouts ([`RedisLayout`]): strings, which the replaced service
 //! reads and writes with plain `GET` and `SET`, and the hashes of Dapr's `state.redis`, so that this
 //! adapter and a sidecar can work on the same keys at the same time. [`RedisConverter`] turns one into the other.
+//!
+//! The event bus is on streams that a sidecar reads and writes as well, see [`RedisEventBus`]. Each of its
+//! subscriptions waits for events on a connection of its own.
 //!
 //! # Working together with others
 //! - A foreign `SET task:{id}` between a read and a `Match` is found: the version is a digest of the value. One that
@@ -37,8 +40,10 @@ mod commit;
 mod config;
 mod connection;
 mod convert;
+mod dedicated;
 mod dialer;
 mod error;
+mod event_bus;
 mod layout;
 mod outbox;
 mod scan;
@@ -49,9 +54,12 @@ mod tls;
 
 use std::sync::Arc;
 
+use task_core::ports::SystemEntropy;
+
 pub use config::{ClientCertificate, ConfigError, KeyPrefix, RedisConfig, RedisLayout};
 pub use convert::{Converted, RedisConverter};
 pub use error::OpenError;
+pub use event_bus::{RedisEventBus, StreamConfig, Trimming};
 pub use state_store::RedisStateStore;
 
 use connection::Connection;
@@ -121,6 +129,16 @@ impl Redis {
     #[must_use]
     pub fn state_store(&self) -> RedisStateStore {
         RedisStateStore::new(Arc::clone(&self.connection), self.names.clone())
+    }
+
+    /// The event bus on streams, in the format of Dapr's `pubsub.redis`.
+    #[must_use]
+    pub fn event_bus(&self, config: StreamConfig) -> RedisEventBus {
+        RedisEventBus::new(
+            Arc::clone(&self.connection),
+            config,
+            Arc::new(SystemEntropy),
+        )
     }
 
     /// What turns keys of one layout into the other.

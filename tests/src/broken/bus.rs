@@ -17,6 +17,15 @@ use crate::conformance::event_bus::EventBusBackend;
 /// One thing that a bus does wrong; what it does not override is right.
 #[async_trait]
 pub(super) trait BusFault: Debug + Send + Sync + 'static {
+    fn capabilities(&self) -> CapabilitySet<BusCapability> {
+        // A memory that is only put aside for the restart is durable enough to be judged by it.
+        CapabilitySet::of(&[
+            BusCapability::OrderedPerKey,
+            BusCapability::DeadLetter,
+            BusCapability::Durable,
+        ])
+    }
+
     async fn publish(&self, inner: &dyn EventBus, event: &Event) -> Result<(), PortError> {
         inner.publish(event).await
     }
@@ -41,12 +50,7 @@ struct FaultyBus<F> {
 #[async_trait]
 impl<F: BusFault> EventBus for FaultyBus<F> {
     fn capabilities(&self) -> CapabilitySet<BusCapability> {
-        // A memory that is only put aside for the restart is durable enough to be judged by it.
-        CapabilitySet::of(&[
-            BusCapability::OrderedPerKey,
-            BusCapability::DeadLetter,
-            BusCapability::Durable,
-        ])
+        self.fault.capabilities()
     }
 
     async fn publish(&self, event: &Event) -> Result<(), PortError> {

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use task_core::background::Background;
 use task_core::ports::{
-    Answer, Delivery, ErrorKind, Event, EventBus, EventHandler, Group, PortError, StartAt,
-    Subscription, Topic,
+    Answer, BusCapability, CapabilitySet, Delivery, ErrorKind, Event, EventBus, EventHandler,
+    Group, PortError, StartAt, Subscription, Topic,
 };
 
 use super::bus::BusFault;
@@ -438,6 +438,53 @@ impl BusFault for LetsTwoIn {
                     stop.raised().await;
                 }))
             }
+            result => result,
+        }
+    }
+}
+
+/// Calls itself shared, and gives a second subscriber of a group nothing.
+#[derive(Debug)]
+pub(super) struct SharesNothing;
+
+#[async_trait]
+impl BusFault for SharesNothing {
+    fn capabilities(&self) -> CapabilitySet<BusCapability> {
+        CapabilitySet::of(BusCapability::ALL)
+    }
+
+    async fn subscribe(
+        &self,
+        inner: &dyn EventBus,
+        subscription: Subscription,
+        handler: Arc<dyn EventHandler>,
+    ) -> Result<Background, PortError> {
+        LetsTwoIn.subscribe(inner, subscription, handler).await
+    }
+}
+
+/// Calls itself shared, and gives each subscriber of a group everything.
+#[derive(Debug)]
+pub(super) struct SharesTwice;
+
+#[async_trait]
+impl BusFault for SharesTwice {
+    fn capabilities(&self) -> CapabilitySet<BusCapability> {
+        CapabilitySet::of(BusCapability::ALL)
+    }
+
+    async fn subscribe(
+        &self,
+        inner: &dyn EventBus,
+        subscription: Subscription,
+        handler: Arc<dyn EventHandler>,
+    ) -> Result<Background, PortError> {
+        let another = Subscription {
+            group: Group::new(format!("{}, again", subscription.group)),
+            ..subscription.clone()
+        };
+        match inner.subscribe(subscription, Arc::clone(&handler)).await {
+            Err(error) if error.is_conflict() => inner.subscribe(another, handler).await,
             result => result,
         }
     }

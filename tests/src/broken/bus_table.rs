@@ -6,8 +6,8 @@ use super::bus::{ForgetfulBuses, faulty};
 use super::bus_faults::{
     AcceptsTooMuch, BlocksOnFailure, BuriesNowhere, CountsNoAttempts, CountsPostponements,
     DeliversTwice, ForgetsGroups, IgnoresPauses, LetsTwoIn, LosesSome, MixesKeysUp, RetriesForEver,
-    RewritesKeys, StartsAtTheEnd, StopsTooEarly, TakesPanicForAck, TakesRetryForAck,
-    WaitsForSlowCalls,
+    RewritesKeys, SharesNothing, SharesTwice, StartsAtTheEnd, StopsTooEarly, TakesPanicForAck,
+    TakesRetryForAck, WaitsForSlowCalls,
 };
 use crate::conformance::event_bus::EventBusBackend;
 
@@ -149,6 +149,16 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
         "lets_two_in",
         &["subscribers_of_one_group_share_or_conflict"],
         || faulty(LetsTwoIn),
+    ),
+    (
+        "shares_nothing",
+        &["subscribers_of_one_group_share_or_conflict"],
+        || faulty(SharesNothing),
+    ),
+    (
+        "shares_twice",
+        &["subscribers_of_one_group_share_or_conflict"],
+        || faulty(SharesTwice),
     ),
     (
         "accepts_too_much",

@@ -14,6 +14,7 @@ mod history;
 mod legacy;
 mod notifications;
 mod redis;
+mod redis_streams;
 mod servers;
 
 use serde_json::Value;

@@ -69,20 +69,21 @@ pub async fn subscribers_of_one_group_share_or_conflict(subject: Subject) -> Ver
     let same = || subscription("g", StartAt::End);
     let mut first = Listener::acknowledging(&subject, same()).await?;
     let second = Listener::acknowledging(&subject, same()).await;
-    if subject
-        .bus
-        .capabilities()
-        .has(BusCapability::CompetingConsumers)
-    {
-        share(&subject, &mut first, &mut second?).await?;
+    let competing = BusCapability::CompetingConsumers;
+    let mut left = if subject.bus.capabilities().has(competing) {
+        let mut second = second?;
+        share(&subject, &mut first, &mut second).await?;
+        first.stop().await?;
+        second
     } else {
         refused(second, ErrorKind::Conflict, "a second subscriber")?;
-        first.hears_only_a_mark(&subject, "a").await?;
-    }
+        first
+    };
+    left.hears_only_a_mark(&subject, "a").await?;
     // The same group on another topic, and another group, are nobody's competitors.
     let other = Listener::acknowledging(&subject, subscription("other", StartAt::End)).await?;
     other.stop().await?;
-    first.stop().await?;
+    left.stop().await?;
     let again = Listener::acknowledging(&subject, same()).await?;
     again.stop().await
 }

@@ -1,0 +1,19 @@
+-- Sets the idle time of entries that are ours, and where a number is given their delivery counter.
+-- Answers those that belong to another consumer by now, untouched.
+-- KEYS: the stream.
+-- ARGV: group, our consumer, idle time (ms), then for each entry: id, deliveries (or '').
+local stream, group, consumer, idle = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
+local gone = {}
+for i = 4, #ARGV, 2 do
+  local id, deliveries = ARGV[i], ARGV[i + 1]
+  local pending = redis.call('XPENDING', stream, group, id, id, 1)[1]
+  if pending and pending[2] ~= consumer then
+    gone[#gone + 1] = id
+  elseif pending and deliveries == '' then
+    redis.call('XCLAIM', stream, group, consumer, 0, id, 'IDLE', idle, 'JUSTID')
+  elseif pending then
+    redis.call('XCLAIM', stream, group, consumer, 0, id,
+      'IDLE', idle, 'RETRYCOUNT', deliveries, 'JUSTID')
+  end
+end
+return gone
