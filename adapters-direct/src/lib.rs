@@ -4,6 +4,7 @@
 //! | --- | --- | --- |
 //! | `embedded` (default) | state store, event bus, notifier | nothing: one SQLite file |
 //! | `http` | notifier | a receiver's address |
+//! | `kafka` | event bus | brokers, shared with the replaced service or with Dapr |
 //! | `redis` | state store, event bus | a Redis, shared with the replaced service or with Dapr |
 //! | (always) | secret store | variables, a file or a directory |
 
@@ -11,6 +12,8 @@
 pub mod embedded;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod secrets;

@@ -18,6 +18,7 @@
 
 mod durable;
 mod figures;
+mod kafka;
 mod load;
 mod machine;
 mod memory;
@@ -44,11 +45,12 @@ pub(crate) type BenchResult<T> = Result<T, Box<dyn Error>>;
 type Bench = (&'static str, fn(&Options) -> BenchResult<Row>);
 
 /// Every bench, in the order of the table.
-const BENCHES: [Bench; 8] = [
+const BENCHES: [Bench; 9] = [
     ("P1", redis::get_and_put),
     ("P2", redis::put_as_dapr),
     ("P4", durable::create_rate),
     ("P5", durable::create_latency),
+    ("P8", kafka::publish_rate),
     ("P16", start::start_to_ready),
     ("P17", memory::resident_memory),
     ("P18", redis::round_trips),

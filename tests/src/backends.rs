@@ -5,6 +5,7 @@
 
 mod embedded;
 mod http;
+mod kafka;
 mod memory;
 mod redis;
 mod redis_streams;
@@ -22,6 +23,7 @@ use crate::conformance::state_store::StateStoreBackend;
 
 pub use embedded::{EmbeddedBackends, PublishingBackends};
 pub use http::HttpNotifiers;
+pub use kafka::KafkaEventBuses;
 pub use memory::{MemoryEventBuses, MemoryNotifiers, MemoryStateStores};
 pub use redis::{RedisBackends, RestartedRedis};
 pub use redis_streams::RedisStreams;
@@ -155,6 +157,16 @@ pub const TABLE: &[Row] = &[
             receiver: Receiver::Refuses,
             fresh: || Arc::new(HttpNotifiers::default()),
         }),
+        secret_store: None,
+    },
+    Row {
+        name: "kafka",
+        state_store: None,
+        event_bus: Some(EventBusRow {
+            declares: BusCapability::ALL,
+            fresh: || Arc::new(KafkaEventBuses::fresh()),
+        }),
+        notifier: None,
         secret_store: None,
     },
     Row {

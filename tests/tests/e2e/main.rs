@@ -11,6 +11,7 @@ mod contract;
 mod crash;
 mod faults;
 mod history;
+mod kafka;
 mod legacy;
 mod notifications;
 mod redis;

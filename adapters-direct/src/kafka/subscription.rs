@@ -1,0 +1,308 @@
+//! One member's way through a topic.
+//!
+//! ```text
+//!  partitions ──► Message ──► Dispatcher ──► handler ──► Done  ──► finished ──► commit
+//!   (paused while             (order, retries)      └──► Dead  ──► dead-letter topic ──┘
+//!    too much is in hand)
+//! ```
+//!
+//! What is finished is committed five times a second and whenever partitions are given up. Between
+//! two commits a crash repeats what was finished since. The deliveries of a failing event are
+//! committed with it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use rdkafka::error::KafkaError;
+use task_core::background::Stop;
+use task_core::dispatch::{Dispatcher, Handled};
+use task_core::ports::{Delivery, EventHandler, PortError, StartAt, Subscription};
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{MissedTickBehavior, interval, sleep};
+
+use super::error::{Failure, port_error};
+use super::event_bus::Brokers;
+use super::member::{Event, Flow, Member};
+use super::message::{InHand, Message, Origin};
+use super::partitions::{Partitions, Place};
+use super::positions::{Positions, Search, Standing};
+use super::producer::Record;
+use super::{KafkaConfig, blocking};
+
+/// Unfinished events of one member; beyond that it reads no more.
+const MAX_IN_HAND: usize = 10_000;
+
+/// Bytes of unfinished events of one member; beyond that it reads no more.
+const MAX_BYTES_IN_HAND: usize = 32 * 1024 * 1024;
+
+/// Messages read, and answers settled, before anything else has its turn.
+const AT_ONCE: usize = 256;
+
+/// Time between two commits.
+const COMMIT_EVERY: Duration = Duration::from_millis(200);
+
+/// Pause after the brokers refused something that is tried again.
+pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
+
+/// Pause before a group without coordinator is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(100);
+
+/// A running subscription.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    pub(super) brokers: Arc<Brokers>,
+    pub(super) subscription: Subscription,
+    pub(super) member: Member,
+    pub(super) partitions: Partitions,
+    pub(super) dispatcher: Dispatcher<InHand>,
+    /// Dead letters on their way.
+    pub(super) burials: JoinSet<Place>,
+    pub(super) flow: Flow,
+    /// What the group wants, noticed while something else had to be finished.
+    pub(super) pending: Option<Event>,
+    /// Where partitions begin that the group has not committed.
+    pub(super) begin: Positions,
+    /// Told when the position of a new group is fixed.
+    pub(super) joined: Option<oneshot::Sender<()>>,
+}
+
+/// What comes true once a new group's position cannot be moved any more; `None` for a known one.
+pub(super) type Joined = Option<oneshot::Receiver<()>>;
+
+impl Subscriber {
+    /// Finds the group's position, fixes a new one's, and begins to join.
+    pub(super) async fn join(
+        brokers: Arc<Brokers>,
+        subscription: Subscription,
+        handler: Arc<dyn EventHandler>,
+    ) -> Result<(Self, Joined), Failure> {
+        let topic = subscription.topic.as_str();
+        brokers
+            .topics
+            .ensure(subscription.dead_letter.as_str())
+            .await?;
+        let member = Member::new(&brokers.config, subscription.group.as_str(), topic)?;
+        let partitions = brokers.topics.partitions(topic).await?;
+        let search = Search::new(&brokers.config, topic);
+        let standing = settle(&member, &search, partitions, &subscription.start).await?;
+        member.join()?;
+        let (begin, joined, waits) = match standing {
+            Standing::Known => (Positions::new(), None, None),
+            Standing::New(begin) => {
+                let (joined, waits) = oneshot::channel();
+                (begin, Some(joined), Some(waits))
+            }
+        };
+        let subscriber = Self {
+            dispatcher: Dispatcher::new(handler, &subscription),
+            brokers,
+            subscription,
+            member,
+            partitions: Partitions::default(),
+            burials: JoinSet::new(),
+            flow: Flow::Flowing,
+            pending: None,
+            begin,
+            joined,
+        };
+        Ok((subscriber, waits))
+    }
+
+    pub(super) fn config(&self) -> &KafkaConfig {
+        &self.brokers.config
+    }
+
+    pub(super) async fn run(mut self, mut stop: Stop) {
+        let mut commits = interval(COMMIT_EVERY);
+        commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !stop.is_raised() {
+            if let Some(event) = self.pending.take() {
+                self.answer(event, &mut stop).await;
+            }
+            tokio::select! {
+                () = stop.raised() => break,
+                message = Message::receive(&self.member.consumer) => self.read(message),
+                Some(event) = self.member.events.recv() => self.note(event),
+                Some(handled) = self.dispatcher.next() => self.settle(handled),
+                Some(buried) = self.burials.join_next() => self.buried(buried),
+                _ = commits.tick() => self.commit(),
+            }
+            self.read_ahead();
+            self.settle_ahead();
+            self.adjust_flow();
+        }
+        self.leave().await;
+    }
+
+    /// Takes a message in hand.
+    pub(super) fn read(&mut self, message: Result<Message, KafkaError>) {
+        let message = match message {
+            Ok(message) => message,
+            Err(error) => {
+                let (topic, group) = (&self.subscription.topic, &self.subscription.group);
+                return tracing::warn!(%error, %topic, %group, "kafka consumer");
+            }
+        };
+        let (partition, offset) = (message.partition, message.offset);
+        let taken = self.partitions.take(partition, offset, message.bytes());
+        let Some((place, deliveries)) = taken else {
+            return;
+        };
+        let topic = &self.subscription.topic;
+        match message.into_delivery(topic, deliveries.saturating_add(1)) {
+            Some((delivery, origin)) => {
+                self.dispatcher.offer(InHand { place, origin }, delivery);
+            }
+            None => {
+                tracing::info!(%topic, partition, offset, "tombstone passed over");
+                self.partitions.finish(&place);
+            }
+        }
+    }
+
+    /// Reads what has arrived, without waiting.
+    fn read_ahead(&mut self) {
+        for _ in 0..AT_ONCE {
+            if self.pending.is_some() || self.is_full() {
+                return;
+            }
+            match Message::receive(&self.member.consumer).now_or_never() {
+                Some(message) => self.read(message),
+                None => return,
+            }
+        }
+    }
+
+    /// Settles calls that have ended, without waiting.
+    fn settle_ahead(&mut self) {
+        for _ in 0..AT_ONCE {
+            match self.dispatcher.try_next() {
+                Some(handled) => self.settle(handled),
+                None => return,
+            }
+        }
+    }
+
+    /// Notes what became of a delivery.
+    pub(super) fn settle(&mut self, handled: Handled<InHand>) {
+        match handled {
+            Handled::Done { place } => self.partitions.finish(&place.place),
+            Handled::Again {
+                place, deliveries, ..
+            } => {
+                self.partitions.delivered(&place.place, deliveries);
+                // A call that ran beyond the release of its partition is not repeated here.
+                if self.partitions.is_gone(&place.place) {
+                    self.forget_gone();
+                }
+            }
+            // Whoever has the partition now buries it.
+            Handled::Dead { place, .. } if self.partitions.is_gone(&place.place) => {}
+            Handled::Dead { place, delivery } => {
+                let brokers = Arc::clone(&self.brokers);
+                let topic = self.subscription.dead_letter.clone();
+                self.burials.spawn(async move {
+                    bury(&brokers, topic.as_str(), &delivery, place.origin.as_deref()).await;
+                    place.place
+                });
+            }
+        }
+    }
+
+    /// Forgets what waits and is not ours any more.
+    pub(super) fn forget_gone(&mut self) {
+        let partitions = &self.partitions;
+        self.dispatcher
+            .forget(|in_hand| partitions.is_gone(&in_hand.place));
+    }
+
+    /// A dead letter is in its topic; one that was given up comes again.
+    pub(super) fn buried(&mut self, buried: Result<Place, JoinError>) {
+        if let Ok(place) = buried {
+            self.partitions.finish(&place);
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let in_hand = self.dispatcher.in_hand() + self.burials.len();
+        in_hand >= MAX_IN_HAND || self.partitions.bytes() >= MAX_BYTES_IN_HAND
+    }
+
+    /// Stops reading while too much is in hand. The queue is polled all the same: a member that
+    /// does not ask is thrown out of its group.
+    fn adjust_flow(&mut self) {
+        let in_hand = self.dispatcher.in_hand() + self.burials.len();
+        let bytes = self.partitions.bytes();
+        let flow = match self.flow {
+            Flow::Flowing if self.is_full() => Flow::Paused,
+            Flow::Paused if in_hand <= MAX_IN_HAND / 2 && bytes <= MAX_BYTES_IN_HAND / 2 => {
+                Flow::Flowing
+            }
+            Flow::Flowing | Flow::Paused => return,
+        };
+        tracing::debug!(?flow, in_hand, bytes, group = %self.subscription.group, "reading");
+        self.member.flow(flow, self.partitions.numbers());
+        self.flow = flow;
+    }
+}
+
+/// Puts a dead letter into its topic, however often that fails. The payload, the key and the headers
+/// are those of the event.
+async fn bury(brokers: &Brokers, topic: &str, delivery: &Delivery, origin: Option<&Origin>) {
+    let key = match origin {
+        Some(origin) => origin.key.as_deref(),
+        None => Some(delivery.key.as_bytes()),
+    };
+    let record = Record {
+        topic,
+        key,
+        payload: &delivery.payload,
+        headers: origin.and_then(|origin| origin.headers.clone()),
+    };
+    while let Err(failure) = brokers.send(record.clone()).await {
+        let error: PortError = port_error("bury", failure);
+        tracing::warn!(%error, topic, key = %delivery.key, "dead letter is tried again");
+        sleep(PAUSE_AFTER_ERROR).await;
+    }
+}
+
+/// Finds the group's position; a group whose coordinator is not there yet is asked again.
+async fn settle(
+    member: &Member,
+    search: &Search,
+    partitions: i32,
+    start: &StartAt,
+) -> Result<Standing, Failure> {
+    let tries = async {
+        loop {
+            let (search, start) = (search.clone(), start.clone());
+            let consumer = Arc::clone(&member.consumer);
+            match blocking(move || search.settle(&consumer, partitions, &start)).await? {
+                Err(Failure::Request(error)) if is_passing(&error) => sleep(ASK_AGAIN).await,
+                done => return done,
+            }
+        }
+    };
+    let settled = tokio::time::timeout(search.limit(), tries).await;
+    settled.unwrap_or_else(|_| {
+        let code = rdkafka::error::RDKafkaErrorCode::OperationTimedOut;
+        Err(Failure::Request(KafkaError::OffsetFetch(code)))
+    })
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    use rdkafka::error::RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::WaitingForCoordinator
+                | Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::NotCoordinator
+                | Code::LeaderNotAvailable
+                | Code::NotLeaderForPartition
+        )
+    )
+}

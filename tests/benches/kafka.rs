@@ -1,0 +1,167 @@
+//! P8: events published through the port and awaited, against librdkafka's own loop.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use adapters_direct::kafka::{KafkaConfig, KafkaEventBus};
+use bytes::Bytes;
+use rdkafka::ClientConfig;
+use rdkafka::producer::{FutureProducer, FutureRecord};
+use serde_json::json;
+use task_core::ports::{Event, EventBus, Topic};
+use task_tests::process::KafkaBroker;
+use tokio::task::JoinSet;
+
+use crate::BenchResult;
+use crate::figures::{is_steady, median, per_second, rate};
+use crate::options::Options;
+use crate::report::{Row, Verdict};
+
+/// Events on their way at once: as many requests await theirs.
+const AT_ONCE: usize = 64;
+
+/// Bytes of an event: an envelope with a task in it.
+const PAYLOAD_BYTES: usize = 700;
+
+const TOPIC: &str = "bench";
+
+/// One round, events a second.
+struct Rates {
+    /// The better turn of the one before and the one after.
+    bare: f64,
+    port: f64,
+    /// One event at a time.
+    bare_alone: f64,
+    port_alone: f64,
+}
+
+/// P8: awaited publications a second.
+pub(crate) fn publish_rate(options: &Options) -> BenchResult<Row> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(options.workers)
+        .enable_all()
+        .build()?;
+    let broker = runtime.block_on(async {
+        let broker = KafkaBroker::start().await;
+        broker.create_topic(TOPIC, 3).await;
+        broker
+    });
+    let bus = {
+        let _inside = runtime.enter();
+        KafkaEventBus::open(KafkaConfig::new(broker.bootstrap()))?
+    };
+    let port = Sender::Port(Arc::new(bus));
+    let bare = Sender::Bare(bare_producer(&broker)?);
+    let load = |sender: &Sender, at_once| runtime.block_on(publish(sender, at_once, options));
+    let mut rounds = Vec::new();
+    for _ in 0..=options.rounds() {
+        let before = load(&bare, AT_ONCE)?;
+        let through_port = load(&port, AT_ONCE)?;
+        let after = load(&bare, AT_ONCE)?;
+        rounds.push(Rates {
+            bare: before.max(after),
+            port: through_port,
+            bare_alone: load(&bare, 1)?,
+            port_alone: load(&port, 1)?,
+        });
+    }
+    rounds.remove(0);
+    Ok(row(&rounds))
+}
+
+fn row(rounds: &[Rates]) -> Row {
+    let of = |value: fn(&Rates) -> f64| median(rounds.iter().map(value));
+    let ratio = of(|round| round.port / round.bare);
+    let alone = of(|round| round.port_alone / round.bare_alone);
+    let (port, bare) = (of(|round| round.port), of(|round| round.bare));
+    let (port_alone, bare_alone) = (of(|r| r.port_alone), of(|r| r.bare_alone));
+    let steady = is_steady(rounds.iter().map(|round| round.bare));
+    Row {
+        number: "P8",
+        what: format!("Kafka publish, awaited, {AT_ONCE} at once"),
+        target: "≥ 0.85 × bare FutureProducer (0.95)".to_owned(),
+        measured: rate(port),
+        ratio: format!("{ratio:.2} × bare"),
+        verdict: Verdict::of(ratio >= 0.85, ratio >= 0.95).if_steady(steady),
+        notes: vec![
+            format!("bare {}", rate(bare)),
+            format!(
+                "one at a time: {}, {alone:.2} × bare {}",
+                rate(port_alone),
+                rate(bare_alone)
+            ),
+        ],
+        values: json!({
+            "port_per_s": port, "bare_per_s": bare, "port_to_bare": ratio,
+            "port_alone_per_s": port_alone, "bare_alone_per_s": bare_alone,
+            "port_to_bare_alone": alone,
+        }),
+    }
+}
+
+/// The same settings as the adapter's.
+fn bare_producer(broker: &KafkaBroker) -> BenchResult<FutureProducer> {
+    let producer = ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("enable.idempotence", "true")
+        .set("acks", "all")
+        .set("partitioner", "fnv1a_random")
+        .set("message.timeout.ms", "10000")
+        .set("request.timeout.ms", "10000")
+        .set("linger.ms", "0")
+        .set("socket.nagle.disable", "true")
+        .set("queue.buffering.max.messages", "10000")
+        .set("queue.buffering.max.kbytes", "65536")
+        .create()?;
+    Ok(producer)
+}
+
+/// Who publishes.
+#[derive(Clone)]
+enum Sender {
+    Port(Arc<dyn EventBus>),
+    Bare(FutureProducer),
+}
+
+impl Sender {
+    async fn send(&self, event: &Event) -> Result<(), String> {
+        match self {
+            Self::Port(bus) => bus.publish(event).await.map_err(|error| error.to_string()),
+            Self::Bare(producer) => {
+                let record = FutureRecord::to(TOPIC)
+                    .key(&*event.key)
+                    .payload(&*event.payload);
+                let sent = producer.send(record, Duration::ZERO).await;
+                sent.map(drop).map_err(|(error, _)| error.to_string())
+            }
+        }
+    }
+}
+
+async fn publish(sender: &Sender, at_once: usize, options: &Options) -> BenchResult<f64> {
+    let begin = Instant::now();
+    let end = begin + options.load_time() / 2;
+    let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
+    let mut running = JoinSet::new();
+    for publisher in 0..at_once {
+        let (sender, payload) = (sender.clone(), payload.clone());
+        running.spawn(async move {
+            let event = Event {
+                topic: Topic::new(TOPIC),
+                key: format!("task-{publisher}").into(),
+                payload,
+            };
+            let mut count = 0;
+            while Instant::now() < end {
+                sender.send(&event).await?;
+                count += 1;
+            }
+            Ok::<u64, String>(count)
+        });
+    }
+    let mut count = 0;
+    while let Some(ended) = running.join_next().await {
+        count += ended??;
+    }
+    Ok(per_second(count, begin.elapsed()))
+}
