@@ -172,6 +172,10 @@ impl Subscriber {
     ) {
         for (Entry { id, key, payload }, deliveries) in entries {
             self.read_to = self.read_to.max(id);
+            if self.in_hand.contains_key(&id) {
+                // A group that was made again gives what it gave before.
+                continue;
+            }
             let bytes = payload.len() + key.len();
             self.bytes_in_hand += bytes;
             self.in_hand.insert(id, InHand { deliveries, bytes });
@@ -246,15 +250,19 @@ impl Subscriber {
             let take_over_after = self.take_over_after();
             self.next_look = Instant::now() + take_over_after / LOOKS;
             self.hold(dispatcher).await?;
-            self.consumer.remove_others(take_over_after).await?;
-            if let Trimming::Finished { keep } = self.config.trimming {
-                self.consumer.trim(keep).await?;
-            }
             let idle = Pending::Idle(take_over_after);
             if self.scans.iter().all(|scan| scan.pending != idle) {
                 self.scans.push_back(scan(idle));
             }
+            if let Err(failure) = self.tidy().await {
+                self.warn(failure);
+            }
         }
+        self.take(dispatcher).await
+    }
+
+    /// Takes pending entries, as far as there is room.
+    async fn take(&mut self, dispatcher: &mut Dispatcher<EntryId>) -> Result<(), Failure> {
         while let Some(scan) = self.scans.front().copied() {
             let room = self.room(dispatcher);
             if room == 0 {
@@ -273,6 +281,15 @@ impl Subscriber {
             }
         }
         Ok(())
+    }
+
+    /// Removes what nobody needs any more; nothing depends on it.
+    async fn tidy(&mut self) -> Result<(), Failure> {
+        self.consumer.remove_others(self.take_over_after()).await?;
+        match self.config.trimming {
+            Trimming::Finished { keep } => self.consumer.trim(keep).await,
+            Trimming::Off | Trimming::Longest { .. } => Ok(()),
+        }
     }
 
     fn take_over_after(&self) -> Duration {
