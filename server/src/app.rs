@@ -11,7 +11,7 @@ use task_core::ports::{Group, PortError, Subscription, SystemClock, SystemEntrop
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::backend::{self, Backend};
+use crate::backend::{self, Backend, Replicas};
 use crate::config::{Config, ConfigError};
 use crate::http::{self, Gate, TaskApi, listener};
 use crate::shutdown::Stopping;
@@ -23,13 +23,11 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The backend is known, and not part of this build.
-    #[error("this build does not have the backend {name}; it has: {}", compiled_in.join(", "))]
+    /// The backend is known, and not part of this version.
+    #[error("this version does not have the backend {name}")]
     BackendMissing {
         /// The backend that was asked for.
         name: &'static str,
-        /// The backends of this build.
-        compiled_in: &'static [&'static str],
     },
     /// A part of the program that the configuration asks for is not part of this build.
     #[error(
@@ -140,6 +138,7 @@ impl App {
             bus,
             notifier,
             inbox,
+            replicas,
             place,
         } = backend;
         let outbox = Arc::new(Outbox::new(Arc::clone(&store))?);
@@ -155,8 +154,14 @@ impl App {
             ..Subscription::new(Topic::new(TASK_EVENTS_TOPIC), group)
         };
         let subscription = bus.subscribe(subscription, Arc::new(handler)).await?;
-        let needs_relay = outbox.needs_relay();
-        let relay = needs_relay.then(|| Relay::new(outbox, Arc::clone(&bus)).start());
+        let relay = match (outbox.needs_relay(), replicas) {
+            (false, _) => None,
+            (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus)).start()),
+            (true, Replicas::Many) => {
+                let relay = Relay::shared(outbox, Arc::clone(&bus), &SystemEntropy)?;
+                Some(relay.start())
+            }
+        };
 
         let api = Arc::new(TaskApi {
             service: Arc::new(service),

@@ -8,14 +8,14 @@ use crate::app::StartError;
 use crate::config::{self, Config};
 use crate::http::Inbox;
 
+#[cfg(all(feature = "redis", feature = "http"))]
+mod direct;
 #[cfg(feature = "embedded")]
 mod embedded;
-
-/// The backends of this build.
-const COMPILED_IN: &[&str] = &[
-    #[cfg(feature = "embedded")]
-    "embedded",
-];
+#[cfg(all(feature = "redis", feature = "http", feature = "kafka"))]
+mod kafka;
+#[cfg(any(feature = "embedded", all(feature = "redis", feature = "http")))]
+mod notifier;
 
 /// The driven ports of the Task API.
 #[derive(Debug)]
@@ -28,8 +28,19 @@ pub struct Backend {
     pub notifier: Arc<dyn Notifier>,
     /// What was notified, where that stays in this process.
     pub inbox: Option<Arc<dyn Inbox>>,
+    /// Whether other processes may serve the same tasks.
+    pub replicas: Replicas,
     /// What a person reads at the start about where tasks live.
     pub place: String,
+}
+
+/// How many processes may serve the same tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replicas {
+    /// This one alone.
+    One,
+    /// Any number, which take turns at what only one may do.
+    Many,
 }
 
 /// Says whether this build has what the configuration asks for.
@@ -37,25 +48,35 @@ pub struct Backend {
 /// # Errors
 /// The backend, or the way to notify, is not compiled in.
 pub fn check(config: &Config) -> Result<(), StartError> {
+    let lacks = |what, feature| Err(StartError::NotCompiledIn { what, feature });
     if config.notification_url.is_some() && cfg!(not(feature = "http")) {
-        return Err(StartError::NotCompiledIn {
-            what: "notification_url",
-            feature: "http",
-        });
+        return lacks("notification_url", "http");
     }
     match config.backend {
-        config::Backend::Embedded if cfg!(feature = "embedded") => Ok(()),
-        config::Backend::Embedded => Err(StartError::NotCompiledIn {
-            what: "the backend embedded",
-            feature: "embedded",
-        }),
-        other @ (config::Backend::Direct | config::Backend::Dapr | config::Backend::Parallel) => {
+        config::Backend::Embedded if cfg!(not(feature = "embedded")) => {
+            lacks("the backend embedded", "embedded")
+        }
+        config::Backend::Embedded => Ok(()),
+        config::Backend::Direct => check_direct(config),
+        other @ (config::Backend::Dapr | config::Backend::Parallel) => {
             Err(StartError::BackendMissing {
                 name: other.as_str(),
-                compiled_in: COMPILED_IN,
             })
         }
     }
+}
+
+#[cfg(all(feature = "redis", feature = "http"))]
+fn check_direct(config: &Config) -> Result<(), StartError> {
+    direct::check(config)
+}
+
+#[cfg(not(all(feature = "redis", feature = "http")))]
+fn check_direct(_: &Config) -> Result<(), StartError> {
+    Err(StartError::NotCompiledIn {
+        what: "the backend direct",
+        feature: "direct",
+    })
 }
 
 /// Opens the backend that the configuration names.
@@ -63,13 +84,26 @@ pub fn check(config: &Config) -> Result<(), StartError> {
 /// # Errors
 /// The backend is not compiled in, or cannot be opened.
 #[cfg_attr(
-    not(feature = "embedded"),
+    not(any(feature = "embedded", all(feature = "redis", feature = "http"))),
     expect(clippy::unused_async, reason = "opening a backend waits for it")
 )]
 pub async fn open(config: &Config) -> Result<Backend, StartError> {
     check(config)?;
-    #[cfg(feature = "embedded")]
-    return embedded::open(config).await;
-    #[cfg(not(feature = "embedded"))]
-    unreachable!("no backend is compiled in, which was checked");
+    match config.backend {
+        #[cfg(feature = "embedded")]
+        config::Backend::Embedded => embedded::open(config).await,
+        #[cfg(all(feature = "redis", feature = "http"))]
+        config::Backend::Direct => direct::open(config).await,
+        _ => unreachable!("the backend is not compiled in, which was checked"),
+    }
+}
+
+/// One attempt: who calls tries again, or nobody does.
+#[cfg(any(feature = "embedded", all(feature = "redis", feature = "http")))]
+fn once(timeout: std::time::Duration) -> task_core::layer::Policy {
+    task_core::layer::Policy {
+        timeout,
+        retry: task_core::layer::RetryPolicy::NEVER,
+        ..task_core::layer::Policy::default()
+    }
 }

@@ -25,6 +25,8 @@ const ANSWER_BYTES: usize = 4096;
 pub(crate) enum Script {
     /// Creates only.
     Create,
+    /// One create, then gets of the created task.
+    Get,
     /// In turn: one create, five gets and two status changes of the created task.
     Mix,
 }
@@ -144,7 +146,8 @@ impl Client {
         for turn in 0..requests {
             match (script, turn % 8) {
                 (Script::Create, _) => self.exchange(create.as_bytes(), 201).await.map(drop)?,
-                (Script::Mix, 0) => {
+                (Script::Get, _) if turn > 0 => self.get().await?,
+                (Script::Get, _) | (Script::Mix, 0) => {
                     let body = self.exchange(create.as_bytes(), 201).await?;
                     self.id = id_in(&self.answer[body..])?;
                 }

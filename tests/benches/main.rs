@@ -16,6 +16,7 @@
 //!
 //! Data lies in the system's temporary directory (`TMPDIR`), on whose file system the result depends.
 
+mod direct;
 mod durable;
 mod figures;
 mod kafka;
@@ -45,9 +46,10 @@ pub(crate) type BenchResult<T> = Result<T, Box<dyn Error>>;
 type Bench = (&'static str, fn(&Options) -> BenchResult<Row>);
 
 /// Every bench, in the order of the table.
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     ("P1", redis::get_and_put),
     ("P2", redis::put_as_dapr),
+    ("P3", direct::request_rate),
     ("P4", durable::create_rate),
     ("P5", durable::create_latency),
     ("P8", kafka::publish_rate),

@@ -37,6 +37,23 @@ impl Server {
         Self::start(&mut command)
     }
 
+    /// Starts `task-server` with the direct backend; what it depends on is running.
+    pub(crate) fn direct(
+        redis: &str,
+        kafka: &str,
+        to: SocketAddr,
+        workers: usize,
+    ) -> BenchResult<Self> {
+        let mut command = Command::new(program());
+        command
+            .args(["serve", "--backend", "direct", "--listen", "127.0.0.1:0"])
+            .args(["--log", "error", "--worker-threads", &workers.to_string()])
+            .args(["--redis-url", redis, "--kafka-brokers", kafka])
+            .args(["--kafka-create-partitions", "4"])
+            .args(["--notification-url", &format!("http://{to}")]);
+        Self::start(&mut command)
+    }
+
     /// Starts the bare server.
     pub(crate) fn bare(workers: usize) -> BenchResult<Self> {
         let mut command = Command::new(std::env::current_exe()?);

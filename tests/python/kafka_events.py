@@ -7,6 +7,8 @@ kafka_events.py BOOTSTRAP envelope TOPIC EVENT...
 kafka_events.py BOOTSTRAP consume TOPIC COUNT [GROUP]
     prints that many messages as JSON lines with key, partition, offset, headers and value; without a
     group from the beginning, with one from where the group is, and commits
+kafka_events.py BOOTSTRAP all TOPIC
+    prints every message that the topic has now, one partition after the other
 """
 
 import json
@@ -14,7 +16,7 @@ import sys
 import time
 import uuid
 
-from confluent_kafka import Consumer, KafkaException, Producer
+from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 SECONDS = 60
 
@@ -83,6 +85,26 @@ def consume(bootstrap, topic, count, group=None):
     consumer.close()
 
 
+def everything(bootstrap, topic):
+    consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"python-{uuid.uuid4()}"})
+    metadata = consumer.list_topics(topic, timeout=SECONDS)
+    deadline = time.monotonic() + SECONDS
+    for partition in metadata.topics[topic].partitions:
+        low, high = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=SECONDS)
+        consumer.assign([TopicPartition(topic, partition, low)])
+        while low < high:
+            if time.monotonic() > deadline:
+                sys.exit(f"partition {partition} is at {low} of {high} after {SECONDS} s")
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            if message.error():
+                raise KafkaException(message.error())
+            low = message.offset() + 1
+            print(json.dumps(line(message)))
+    consumer.close()
+
+
 def line(message):
     return {
         "key": text(message.key()),
@@ -97,7 +119,7 @@ def text(value):
     return None if value is None else value.decode()
 
 
-COMMANDS = {"produce": produce, "envelope": envelope, "consume": consume}
+COMMANDS = {"produce": produce, "envelope": envelope, "consume": consume, "all": everything}
 
 
 def main():

@@ -298,166 +298,89 @@ mod tests {
         }
     }
 
+    #[track_caller]
+    fn means(failure: Failure, kind: ErrorKind, retry: Retry, outcome: Outcome) {
+        let shown = failure.to_string();
+        let error = failure.into_port("put");
+        let meaning = (error.kind(), error.retryable(), error.outcome());
+        assert_eq!(meaning, (kind, retry, outcome), "{shown}");
+    }
+
+    fn broken() -> RedisError {
+        RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe))
+    }
+
     #[test]
-    fn every_failure_has_its_meaning() {
-        let address = || "a:1".to_owned();
-        let io = io::Error::from;
-        let broken = || RedisError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+    fn what_was_never_sent_is_not_applied() {
         let limit = Duration::from_millis(7);
-        let (read, write) = (Effect::Read, Effect::Write);
+        let address = || "a:1".to_owned();
+        let greeting = |source| Failure::Greeting {
+            address: address(),
+            source,
+        };
+        let connect = Failure::Connect {
+            address: address(),
+            source: io::ErrorKind::ConnectionRefused.into(),
+        };
+        let timeout = Failure::ConnectTimeout {
+            address: address(),
+            limit,
+        };
+        let forbidden = Failure::Forbidden {
+            address: address(),
+            commands: String::new(),
+        };
+        let unfit = Failure::Unfit {
+            address: address(),
+            reason: String::new(),
+        };
+        let pausing = Failure::Pausing {
+            cause: String::new(),
+            next: limit,
+        };
+        let login = (redis::ErrorKind::AuthenticationFailed, "no").into();
+        for (failure, kind, retry) in [
+            (connect, ErrorKind::Unavailable, Maybe),
+            (timeout, ErrorKind::Unavailable, Maybe),
+            (greeting(broken()), ErrorKind::Unavailable, Maybe),
+            (greeting(login), ErrorKind::Denied, Never),
+            (forbidden, ErrorKind::Denied, Never),
+            (unfit, ErrorKind::Unavailable, Maybe),
+            (pausing, ErrorKind::Unavailable, After(limit)),
+            (Failure::Busy { limit: 1 }, ErrorKind::Throttled, Maybe),
+        ] {
+            means(failure, kind, retry, NotApplied);
+        }
+    }
+
+    #[test]
+    fn a_write_without_a_clear_answer_is_unknown_and_a_read_changes_nothing() {
+        let limit = Duration::from_millis(7);
+        for (effect, outcome) in [(Effect::Read, NotApplied), (Effect::Write, Unknown)] {
+            let silent = Failure::NoAnswer { limit, effect };
+            means(silent, ErrorKind::Timeout, Maybe, outcome);
+            let source = broken();
+            let lost = Failure::Lost { source, effect };
+            means(lost, ErrorKind::Unavailable, Maybe, outcome);
+            let answer = String::new();
+            let strange = Failure::Answer { answer, effect };
+            means(strange, ErrorKind::Unexpected, Never, outcome);
+        }
+    }
+
+    #[test]
+    fn what_a_script_refused_is_final() {
         let guard = Guard {
             key: Key::new(Kind::TASK, "1"),
             expect: Expect::Absent,
         };
-        let rows = [
-            (
-                Failure::Connect {
-                    address: address(),
-                    source: io(io::ErrorKind::ConnectionRefused),
-                },
-                ErrorKind::Unavailable,
-                Maybe,
-                NotApplied,
-            ),
-            (
-                Failure::ConnectTimeout {
-                    address: address(),
-                    limit,
-                },
-                ErrorKind::Unavailable,
-                Maybe,
-                NotApplied,
-            ),
-            (
-                Failure::Greeting {
-                    address: address(),
-                    source: broken(),
-                },
-                ErrorKind::Unavailable,
-                Maybe,
-                NotApplied,
-            ),
-            (
-                Failure::Greeting {
-                    address: address(),
-                    source: (redis::ErrorKind::AuthenticationFailed, "no").into(),
-                },
-                ErrorKind::Denied,
-                Never,
-                NotApplied,
-            ),
-            (
-                Failure::Forbidden {
-                    address: address(),
-                    commands: String::new(),
-                },
-                ErrorKind::Denied,
-                Never,
-                NotApplied,
-            ),
-            (
-                Failure::Unfit {
-                    address: address(),
-                    reason: String::new(),
-                },
-                ErrorKind::Unavailable,
-                Maybe,
-                NotApplied,
-            ),
-            (
-                Failure::Pausing {
-                    cause: String::new(),
-                    next: limit,
-                },
-                ErrorKind::Unavailable,
-                After(limit),
-                NotApplied,
-            ),
-            (
-                Failure::Busy { limit: 1 },
-                ErrorKind::Throttled,
-                Maybe,
-                NotApplied,
-            ),
-            (
-                Failure::NoAnswer {
-                    limit,
-                    effect: read,
-                },
-                ErrorKind::Timeout,
-                Maybe,
-                NotApplied,
-            ),
-            (
-                Failure::NoAnswer {
-                    limit,
-                    effect: write,
-                },
-                ErrorKind::Timeout,
-                Maybe,
-                Unknown,
-            ),
-            (
-                Failure::Lost {
-                    source: broken(),
-                    effect: read,
-                },
-                ErrorKind::Unavailable,
-                Maybe,
-                NotApplied,
-            ),
-            (
-                Failure::Lost {
-                    source: broken(),
-                    effect: write,
-                },
-                ErrorKind::Unavailable,
-                Maybe,
-                Unknown,
-            ),
-            (
-                Failure::Answer {
-                    answer: String::new(),
-                    effect: read,
-                },
-                ErrorKind::Unexpected,
-                Never,
-                NotApplied,
-            ),
-            (
-                Failure::Answer {
-                    answer: String::new(),
-                    effect: write,
-                },
-                ErrorKind::Unexpected,
-                Never,
-                Unknown,
-            ),
-            (
-                Failure::Conflict(String::new()),
-                ErrorKind::Conflict,
-                Never,
-                NotApplied,
-            ),
-            (Failure::Guard(guard), ErrorKind::Denied, Never, NotApplied),
-            (
-                Failure::Corrupt(String::new()),
-                ErrorKind::Corrupt,
-                Never,
-                NotApplied,
-            ),
-            (
-                Failure::Invalid(String::new()),
-                ErrorKind::Invalid,
-                Never,
-                NotApplied,
-            ),
-        ];
-        for (failure, kind, retry, outcome) in rows {
-            let shown = failure.to_string();
-            let error = failure.into_port("put");
-            let meaning = (error.kind(), error.retryable(), error.outcome());
-            assert_eq!(meaning, (kind, retry, outcome), "{shown}");
+        for (failure, kind) in [
+            (Failure::Conflict(String::new()), ErrorKind::Conflict),
+            (Failure::Guard(guard), ErrorKind::Denied),
+            (Failure::Corrupt(String::new()), ErrorKind::Corrupt),
+            (Failure::Invalid(String::new()), ErrorKind::Invalid),
+        ] {
+            means(failure, kind, Never, NotApplied);
         }
     }
 }

@@ -6,12 +6,12 @@ use std::time::Duration;
 use adapters_direct::embedded::{Embedded, EmbeddedConfig, EmbeddedNotifier, OpenError};
 use async_trait::async_trait;
 use serde_json::value::RawValue;
-use task_core::layer::{GuardedEventBus, GuardedNotifier, GuardedStateStore, Policy, RetryPolicy};
+use task_core::layer::{GuardedEventBus, GuardedNotifier, GuardedStateStore};
 use task_core::ports::{ErrorKind, Notifier, PortError, SystemClock};
 
-use super::Backend;
+use super::{Backend, Replicas, notifier, once};
 use crate::app::StartError;
-use crate::config::{Config, NotificationUrl};
+use crate::config::Config;
 use crate::http::{Inbox, Received, ReceivedNotification};
 
 const BACKEND: &str = "embedded";
@@ -29,7 +29,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         Ok(opened) => opened.map_err(refusal)?,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
-    let (notifier, inbox) = notifier(config, &embedded)?;
+    let (notifier, inbox) = notifications(config, &embedded)?;
     // Events stay in this file, so that a commit can publish them and needs no relay.
     let store = embedded.publishing_state_store().await;
     let store = store.map_err(|error| StartError::Backend {
@@ -41,69 +41,33 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         store: Arc::new(GuardedStateStore::new(
             Arc::new(store),
             BACKEND,
-            policy(FILE_TIMEOUT),
+            once(FILE_TIMEOUT),
         )),
         bus: Arc::new(GuardedEventBus::new(
             Arc::new(embedded.event_bus()),
             BACKEND,
-            policy(FILE_TIMEOUT),
+            once(FILE_TIMEOUT),
         )),
         notifier,
         inbox,
+        // A second process on the file is refused.
+        replicas: Replicas::One,
         place: file.display().to_string(),
     })
 }
 
-/// One attempt: a file that fails now fails again at once, and the relay and the bus try again.
-fn policy(timeout: Duration) -> Policy {
-    Policy {
-        timeout,
-        retry: RetryPolicy::NEVER,
-        ..Policy::default()
-    }
-}
-
 type Notifications = (Arc<dyn Notifier>, Option<Arc<dyn Inbox>>);
 
-fn notifier(config: &Config, embedded: &Embedded) -> Result<Notifications, StartError> {
+fn notifications(config: &Config, embedded: &Embedded) -> Result<Notifications, StartError> {
     match &config.notification_url {
-        Some(url) => Ok((over_http(config, url)?, None)),
+        Some(url) => Ok((notifier::over_http(config, url)?, None)),
         None => {
             let notifier = embedded.notifier();
             let inbox = Arc::new(LocalInbox(notifier.clone()));
-            let guarded = GuardedNotifier::new(Arc::new(notifier), BACKEND, policy(FILE_TIMEOUT));
+            let guarded = GuardedNotifier::new(Arc::new(notifier), BACKEND, once(FILE_TIMEOUT));
             Ok((Arc::new(guarded), Some(inbox)))
         }
     }
-}
-
-#[cfg(feature = "http")]
-fn over_http(config: &Config, url: &NotificationUrl) -> Result<Arc<dyn Notifier>, StartError> {
-    use adapters_direct::http::{HttpConfig, HttpNotifier};
-    use task_core::layer::CircuitBreaker;
-
-    let refused = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Backend {
-        name: "http",
-        advice: "check notification_url",
-        source,
-    };
-    let mut http = HttpConfig::new(url.base()).map_err(|error| refused(error.into()))?;
-    http.deadline = config.notification_timeout;
-    http.connect_timeout = http.connect_timeout.min(config.notification_timeout);
-    let notifier = HttpNotifier::new(http).map_err(|error| refused(error.into()))?;
-    // The bus delivers a failed event again, so that nothing here repeats a call.
-    let policy = Policy {
-        breaker: Some(Arc::new(CircuitBreaker::default())),
-        // Longer than the call's own deadline, whose error says more.
-        ..policy(config.notification_timeout + Duration::from_secs(1))
-    };
-    let guarded = GuardedNotifier::new(Arc::new(notifier), "http", policy);
-    Ok(Arc::new(guarded))
-}
-
-#[cfg(not(feature = "http"))]
-fn over_http(_: &Config, _: &NotificationUrl) -> Result<Arc<dyn Notifier>, StartError> {
-    unreachable!("HTTP is not compiled in, which was checked")
 }
 
 fn refusal(error: OpenError) -> StartError {

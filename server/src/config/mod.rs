@@ -174,6 +174,12 @@ impl Config {
             ..
         } = self.redelivery;
         let mut conflicts = self.direct.conflicts();
+        // A build without the backend says that it lacks it instead.
+        let is_built = cfg!(all(feature = "redis", feature = "http"));
+        if is_built && self.backend == Backend::Direct && self.notification_url.is_none() {
+            let problem = "must be set with the backend direct, which has no local inbox";
+            conflicts.push(("notification_url", problem.to_owned()));
+        }
         if first_pause > longest_pause {
             conflicts.push((
                 "redelivery_first_pause_ms",

@@ -32,6 +32,7 @@ impl Fixture {
             bus: Arc::new(MemoryEventBus::new()),
             notifier: Arc::<MemoryNotifier>::clone(&notifier),
             inbox,
+            replicas: crate::backend::Replicas::One,
             place: String::new(),
         };
         let mut config = Config::defaults();

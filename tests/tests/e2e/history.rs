@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
+use std::time::Instant;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
@@ -38,6 +39,8 @@ pub(super) struct Writer {
     pub(super) events: BTreeSet<Seen>,
     /// The change that was cut off, if the last one was.
     cut_off: Option<Change>,
+    /// When it begins no further change.
+    pub(super) rests_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -71,10 +74,11 @@ impl Writer {
             tasks: BTreeMap::new(),
             events: BTreeSet::new(),
             cut_off: None,
+            rests_at: None,
         }
     }
 
-    /// Works until the server is gone, or something it needs.
+    /// Works until it may rest, or the server is gone, or something that it needs.
     pub(super) async fn work(&mut self, server: &TaskServer) {
         let Ok(mut connection) = Connection::open(server.address()).await else {
             return;
@@ -84,7 +88,7 @@ impl Writer {
         {
             return;
         }
-        loop {
+        while self.rests_at.is_none_or(|at| Instant::now() < at) {
             let change = self.next();
             match self.send(&mut connection, &change).await {
                 Ok(()) => {}

@@ -9,6 +9,7 @@ mod cli;
 mod concurrency;
 mod contract;
 mod crash;
+mod direct;
 mod faults;
 mod history;
 mod kafka;

@@ -1,0 +1,108 @@
+//! The direct backend: tasks in Redis, events in Kafka or in Redis, notifications over HTTP.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters_direct::redis::{KeyPrefix, Redis, RedisConfig, RedisLayout, StreamConfig};
+use task_core::layer::{GuardedEventBus, GuardedStateStore, Policy};
+use task_core::ports::{EventBus, Secret};
+
+#[cfg(feature = "kafka")]
+use super::kafka;
+use super::{Backend, Replicas, notifier, once};
+use crate::app::StartError;
+use crate::config::{self, BusKind, Config};
+use crate::secrets;
+
+/// Longer than the adapters' own limits, whose errors say more.
+pub(super) const MARGIN: Duration = Duration::from_secs(1);
+
+const ADVICE: &str = "check redis_url, redis_password_secret and redis_ca_file";
+
+/// Refuses what the adapters refuse, without connecting.
+pub(super) fn check(config: &Config) -> Result<(), StartError> {
+    adapter_config(config, None)?;
+    match config.direct.bus {
+        BusKind::RedisStreams => Ok(()),
+        #[cfg(feature = "kafka")]
+        BusKind::Kafka => kafka::check(config),
+        #[cfg(not(feature = "kafka"))]
+        BusKind::Kafka => Err(StartError::NotCompiledIn {
+            what: "the bus kafka",
+            feature: "direct",
+        }),
+    }
+}
+
+/// Connects to everything.
+pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
+    let direct = &config.direct;
+    let secrets = secrets::open(config);
+    let password = direct.redis.password.as_ref();
+    let password = secrets::resolve(&*secrets, "redis_password_secret", password).await?;
+    let redis_config = adapter_config(config, password)?;
+    let redis = Redis::open(&redis_config).await;
+    let redis = redis.map_err(|error| refused("redis", ADVICE, error))?;
+    // A read, and a write that did not happen, is tried again here and nowhere else.
+    let policy = Policy {
+        timeout: time_limit(&redis_config),
+        ..Policy::default()
+    };
+    let store = GuardedStateStore::new(Arc::new(redis.state_store()), "redis", policy);
+    let bus = match direct.bus {
+        BusKind::RedisStreams => streams(&redis, &redis_config),
+        #[cfg(feature = "kafka")]
+        BusKind::Kafka => kafka::open(config, &*secrets).await?,
+        #[cfg(not(feature = "kafka"))]
+        BusKind::Kafka => unreachable!("kafka is not compiled in, which was checked"),
+    };
+    let url = config.notification_url.as_ref();
+    let url = url.expect("the configuration demands an address with this backend");
+    Ok(Backend {
+        store: Arc::new(store),
+        bus,
+        notifier: notifier::over_http(config, url)?,
+        inbox: None,
+        replicas: Replicas::Many,
+        place: format!("{} ({})", direct.redis.url, direct.redis.layout.as_str()),
+    })
+}
+
+pub(super) fn refused(
+    name: &'static str,
+    advice: &'static str,
+    source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+) -> StartError {
+    let source = source.into();
+    StartError::Backend {
+        name,
+        advice,
+        source,
+    }
+}
+
+/// The bus in the Redis that has the tasks.
+fn streams(redis: &Redis, config: &RedisConfig) -> Arc<dyn EventBus> {
+    let bus = redis.event_bus(StreamConfig::default());
+    let policy = once(time_limit(config));
+    Arc::new(GuardedEventBus::new(Arc::new(bus), "redis", policy))
+}
+
+fn time_limit(config: &RedisConfig) -> Duration {
+    config.connect_timeout + config.response_timeout + MARGIN
+}
+
+fn adapter_config(config: &Config, password: Option<Secret>) -> Result<RedisConfig, StartError> {
+    let wanted = &config.direct.redis;
+    let layout = match wanted.layout {
+        config::RedisLayout::Legacy => RedisLayout::Legacy,
+        config::RedisLayout::Dapr => RedisLayout::Dapr,
+    };
+    let invalid = |error| refused("redis", ADVICE, error);
+    let mut redis = RedisConfig::new(&wanted.url, layout).map_err(invalid)?;
+    redis.key_prefix = KeyPrefix::Text(wanted.key_prefix.as_str().into());
+    redis.ca_file.clone_from(&wanted.ca_file);
+    redis.password = password;
+    redis.check().map_err(invalid)?;
+    Ok(redis)
+}

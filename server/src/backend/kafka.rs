@@ -1,0 +1,72 @@
+//! Events in Kafka.
+
+use std::sync::Arc;
+
+use adapters_direct::kafka::{
+    KafkaConfig, KafkaEventBus, Mechanism, MissingTopics, Sasl, Transport,
+};
+use task_core::application::TASK_EVENTS_TOPIC;
+use task_core::layer::GuardedEventBus;
+use task_core::ports::{EventBus, Secret, SecretStore, Topic};
+
+use super::direct::{MARGIN, refused};
+use super::once;
+use crate::app::StartError;
+use crate::config::{Config, KafkaMechanism, KafkaSecurity};
+use crate::secrets;
+
+const ADVICE: &str = "check kafka_brokers and the other keys that begin with kafka_";
+
+/// Refuses what the adapter refuses, without connecting.
+pub(super) fn check(config: &Config) -> Result<(), StartError> {
+    adapter_config(config, None).map(drop)
+}
+
+/// Opens the bus; it connects when it is used.
+pub(super) async fn open(
+    config: &Config,
+    secrets: &dyn SecretStore,
+) -> Result<Arc<dyn EventBus>, StartError> {
+    let wanted = config.direct.kafka.password.as_ref();
+    let password = secrets::resolve(secrets, "kafka_password_secret", wanted).await?;
+    let kafka = adapter_config(config, password)?;
+    // The client tries again within its own limit, and the relay after that.
+    let policy = once(kafka.delivery_timeout.max(kafka.request_timeout) + MARGIN);
+    let bus = KafkaEventBus::open(kafka).map_err(|error| refused("kafka", ADVICE, error))?;
+    Ok(Arc::new(GuardedEventBus::new(
+        Arc::new(bus),
+        "kafka",
+        policy,
+    )))
+}
+
+fn adapter_config(config: &Config, password: Option<Secret>) -> Result<KafkaConfig, StartError> {
+    let wanted = &config.direct.kafka;
+    let mut kafka = KafkaConfig::new(&wanted.brokers);
+    kafka.topics = vec![Topic::new(TASK_EVENTS_TOPIC)];
+    kafka.transport = match wanted.security {
+        KafkaSecurity::Plaintext => Transport::Plaintext,
+        KafkaSecurity::Tls => Transport::Tls {
+            ca_file: wanted.ca_file.clone(),
+        },
+    };
+    let login = wanted.user.clone().zip(password);
+    kafka.sasl = login.map(|(user, password)| Sasl {
+        mechanism: match wanted.mechanism {
+            KafkaMechanism::Plain => Mechanism::Plain,
+            KafkaMechanism::ScramSha256 => Mechanism::ScramSha256,
+            KafkaMechanism::ScramSha512 => Mechanism::ScramSha512,
+        },
+        user,
+        password,
+    });
+    if wanted.create_partitions > 0 {
+        kafka.missing_topics = MissingTopics::Create {
+            partitions: wanted.create_partitions,
+            replication: wanted.create_replication,
+        };
+    }
+    let invalid = |error| refused("kafka", ADVICE, error);
+    kafka.check().map_err(invalid)?;
+    Ok(kafka)
+}

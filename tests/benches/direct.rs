@@ -1,0 +1,115 @@
+//! P3: the whole Task API on a real Redis and a real Kafka, relay and consumer running.
+
+use std::time::Duration;
+
+use serde_json::json;
+use task_tests::process::{KafkaBroker, NotificationService, RedisServer};
+
+use crate::BenchResult;
+use crate::figures::{is_steady, median, ms, rate};
+use crate::load::{Amount, Load, Script};
+use crate::options::Options;
+use crate::report::{Row, Verdict};
+use crate::server::Server;
+
+/// Clients at once.
+const CLIENTS: u32 = 64;
+
+/// Longest time that events may be behind once the load ends.
+const MOST_BEHIND: Duration = Duration::from_secs(1);
+
+/// One round, in answers a second.
+struct Rates {
+    get: f64,
+    create: f64,
+    bare_get: f64,
+    bare_create: f64,
+    /// How long the server went on publishing and consuming after the creates.
+    behind: Duration,
+}
+
+/// P3: gets and creates a second, against a server that does nothing.
+pub(crate) fn request_rate(options: &Options) -> BenchResult<Row> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let redis = runtime.block_on(RedisServer::start());
+    let kafka = runtime.block_on(KafkaBroker::start());
+    let receiver = NotificationService::start("127.0.0.1:0");
+    let workers = options.workers;
+    let server = Server::direct(
+        &redis.url(),
+        &kafka.bootstrap(),
+        receiver.address(),
+        workers,
+    )?;
+    let bare = Server::bare(workers)?;
+    let mut outbox = redis::Client::open(redis.url())?.get_connection()?;
+    let mut rounds = Vec::new();
+    for _ in 0..=options.rounds() {
+        let bare_get = load(&bare, Script::Get, options)?;
+        let get = load(&server, Script::Get, options)?;
+        let bare_create = load(&bare, Script::Create, options)?;
+        let create = load(&server, Script::Create, options)?;
+        let behind = server.settle()?;
+        let pending: u64 = redis::cmd("XLEN")
+            .arg("task-api:outbox")
+            .query(&mut outbox)?;
+        if pending > 0 {
+            return Err(format!("{pending} events are still pending").into());
+        }
+        rounds.push(Rates {
+            get,
+            create,
+            bare_get,
+            bare_create,
+            behind,
+        });
+    }
+    rounds.remove(0);
+    Ok(row(&rounds))
+}
+
+fn load(server: &Server, script: Script, options: &Options) -> BenchResult<f64> {
+    let load = Load {
+        address: server.address(),
+        clients: CLIENTS,
+        script,
+        amount: Amount::For(options.load_time()),
+    };
+    Ok(load.run()?.rate())
+}
+
+fn row(rounds: &[Rates]) -> Row {
+    let all = |value: fn(&Rates) -> f64| -> Vec<f64> { rounds.iter().map(value).collect() };
+    let of = |value: fn(&Rates) -> f64| median(rounds.iter().map(value));
+    let get_ratio = of(|r| r.get / r.bare_get);
+    let create_ratio = of(|r| r.create / r.bare_create);
+    let (get, create) = (of(|r| r.get), of(|r| r.create));
+    let behind = rounds.iter().map(|r| r.behind).max().unwrap_or_default();
+    let in_time = behind <= MOST_BEHIND;
+    let (bare_gets, bare_creates) = (all(|r| r.bare_get), all(|r| r.bare_create));
+    let steady = is_steady(bare_gets.iter().copied()) && is_steady(bare_creates.iter().copied());
+    Row {
+        number: "P3",
+        what: format!("HTTP get and create on Redis and Kafka, {CLIENTS} clients"),
+        target: "get ≥ 0.40 × no-op, create ≥ 0.20 ×, events ≤ 1 s behind (0.60, 0.35)".to_owned(),
+        measured: format!("{}, {}", rate(get), rate(create)),
+        ratio: format!("get {get_ratio:.2}, create {create_ratio:.2} × no-op"),
+        verdict: Verdict::of(
+            get_ratio >= 0.40 && create_ratio >= 0.20 && in_time,
+            get_ratio >= 0.60 && create_ratio >= 0.35 && in_time,
+        )
+        .if_steady(steady),
+        notes: vec![format!(
+            "events at most {:.0} ms behind the load; Redis, Kafka, server and load share the machine",
+            ms(behind)
+        )],
+        values: json!({
+            "get_per_s": get,
+            "create_per_s": create,
+            "get_to_noop": get_ratio,
+            "create_to_noop": create_ratio,
+            "behind_ms": ms(behind),
+            "rounds": {"get_per_s": all(|r| r.get), "create_per_s": all(|r| r.create)},
+        }),
+    }
+}

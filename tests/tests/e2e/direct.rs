@@ -1,0 +1,275 @@
+//! The service on a real Redis and a real Kafka: foreign clients and the clients' own log are the judges.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use task_tests::process::redis::{AppendOnly, RedisOptions};
+use task_tests::process::{
+    KafkaBroker, NotificationService, Python, RedisServer, TaskServer, TaskServerOptions,
+    TestDirectory,
+};
+use task_tests::wait::until;
+
+use super::create;
+use super::history::{Seen, Writer};
+
+/// What the service depends on.
+struct World {
+    redis: RedisServer,
+    kafka: KafkaBroker,
+    receiver: NotificationService,
+    nowhere: TestDirectory,
+}
+
+impl World {
+    async fn start() -> Self {
+        let durable = RedisOptions {
+            append_only: AppendOnly::Always,
+            ..RedisOptions::default()
+        };
+        Self {
+            redis: RedisServer::start_with(durable).await,
+            kafka: KafkaBroker::start().await,
+            receiver: NotificationService::start("127.0.0.1:0"),
+            nowhere: TestDirectory::new("direct"),
+        }
+    }
+
+    fn options(&self, more: &[&str]) -> TaskServerOptions {
+        let mut options = TaskServerOptions::default();
+        let (redis, kafka) = (self.redis.url(), self.kafka.bootstrap());
+        let receiver = format!("http://{}", self.receiver.address());
+        let arguments = ["--backend", "direct", "--redis-url", &redis];
+        options.arguments.extend(arguments.map(str::to_owned));
+        let arguments = ["--kafka-brokers", &kafka, "--kafka-create-partitions", "3"];
+        options.arguments.extend(arguments.map(str::to_owned));
+        let arguments = [
+            "--notification-url",
+            &receiver,
+            "--redelivery-first-pause-ms",
+            "50",
+        ];
+        options.arguments.extend(arguments.map(str::to_owned));
+        options
+            .arguments
+            .extend(more.iter().map(|word| (*word).to_owned()));
+        options
+    }
+
+    async fn serve(&self, more: &[&str]) -> TaskServer {
+        TaskServer::start_with(self.nowhere.path(), &self.options(more)).await
+    }
+
+    /// Every event of the topic as a foreign client sees it, in the order of its partition.
+    async fn events(&self) -> Vec<Value> {
+        let bootstrap = self.kafka.bootstrap();
+        let arguments = [bootstrap.as_str(), "all", "task-events"];
+        let lines = Python::shared()
+            .await
+            .run("kafka_events.py", &arguments)
+            .await;
+        let messages = lines.lines().map(|line| {
+            let mut message: Value = serde_json::from_str(line).unwrap();
+            message["value"] = serde_json::from_str(message["value"].as_str().unwrap()).unwrap();
+            message
+        });
+        messages.collect()
+    }
+}
+
+#[tokio::test]
+async fn a_session_in_either_layout_is_stored_published_and_notified() {
+    let world = World::start().await;
+    let sides = [
+        ("legacy", "kafka"),
+        ("dapr", "kafka"),
+        ("dapr", "redis-streams"),
+    ];
+    for (expected, (layout, bus)) in (1..).zip(sides) {
+        let server = world.serve(&["--redis-layout", layout, "--bus", bus]).await;
+        let (id, tag) = create(&server, "a session").await;
+        let target = format!("/tasks/{id}");
+        let read = server.get(&target).await;
+        assert_eq!(
+            (read.status, read.header("etag")),
+            (200, Some(tag.as_str()))
+        );
+
+        // What a foreign client finds where it looks.
+        let url = world.redis.url();
+        let stored = match layout {
+            "legacy" => {
+                Python::shared()
+                    .await
+                    .run("redis_task.py", &[&url, "read", &id])
+                    .await
+            }
+            _ => {
+                let key = format!("task-api||task-{id}");
+                let data = world.redis.command(&["HGET", &key, "data"]).await;
+                redis::from_redis_value(data).unwrap()
+            }
+        };
+        let stored: Value = serde_json::from_str(&stored).unwrap();
+        assert_eq!(stored["title"], "a session", "{layout}");
+
+        let done = format!("{target}/status?status=completed");
+        assert_eq!(server.send("PUT", &done, &[], "").await.status, 200);
+        let received = until("the notification arrives", async || {
+            let received = world.receiver.received().await;
+            (received["count"] == expected).then_some(received)
+        })
+        .await;
+        let message = format!("Task {id} has been completed");
+        assert!(received.to_string().contains(&message), "{received}");
+        assert_eq!(server.send("DELETE", &target, &[], "").await.status, 204);
+        assert_eq!(server.get(&target).await.status, 404);
+        assert!(server.stop().success());
+    }
+}
+
+#[tokio::test]
+async fn what_the_service_needs_is_named_when_it_is_missing() {
+    let mut world = World::start().await;
+    world.redis.kill();
+    let refused = TaskServer::try_start(world.nowhere.path(), &world.options(&[])).await;
+    let log = refused.err().unwrap();
+    assert!(
+        log.contains("redis") && log.contains(&world.redis.port().to_string()),
+        "{log}"
+    );
+    world.redis.restart().await;
+
+    let server = world.serve(&[]).await;
+    world.redis.kill();
+    let ready = until("redis is missed", async || {
+        let ready = server.get("/ready").await;
+        (ready.status == 503).then_some(ready)
+    })
+    .await;
+    assert!(ready.text().contains("store"), "{}", ready.text());
+    assert_eq!(server.get("/health").await.status, 200);
+    let refused = server.post("/tasks", r#"{"title":"x"}"#).await;
+    assert_eq!(refused.status, 503, "{}", refused.text());
+    world.redis.restart().await;
+    until("it is ready again", async || {
+        (server.get("/ready").await.status == 200).then_some(())
+    })
+    .await;
+    create(&server, "after").await;
+}
+
+const WRITERS: usize = 16;
+
+/// What goes wrong, one after the other, while two replicas serve.
+#[derive(Debug, Clone, Copy)]
+enum Fault {
+    KillReplica,
+    KillRedis,
+    PauseRedis,
+    KillKafka,
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_acknowledged_is_lost_when_a_replica_redis_or_kafka_dies() {
+    let mut world = World::start().await;
+    let mut writers: Vec<Writer> = (0..WRITERS).map(Writer::new).collect();
+    let mut replicas = [world.serve(&[]).await, world.serve(&[]).await];
+    for fault in [
+        Fault::KillReplica,
+        Fault::KillRedis,
+        Fault::PauseRedis,
+        Fault::KillKafka,
+        Fault::KillReplica,
+        Fault::KillRedis,
+    ] {
+        let rest = Instant::now() + Duration::from_secs(8);
+        let work = join_all(writers.iter_mut().enumerate().map(|(n, writer)| {
+            // It also ends at its first failure, and goes on after the fault.
+            writer.rests_at = Some(rest);
+            writer.work(&replicas[n % 2])
+        }));
+        let (redis, kafka) = (&mut world.redis, &mut world.kafka);
+        let first = replicas[0].id().to_string();
+        let harm = async {
+            // The moment of death is what varies: it is no wait for anything.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            match fault {
+                Fault::KillReplica => {
+                    let kill = std::process::Command::new("kill")
+                        .args(["-9", &first])
+                        .status();
+                    assert!(kill.unwrap().success());
+                }
+                Fault::KillRedis => {
+                    redis.kill();
+                    redis.restart().await;
+                }
+                Fault::PauseRedis => {
+                    redis.pause();
+                    tokio::time::sleep(Duration::from_secs(5)).await;
+                    redis.resume();
+                }
+                Fault::KillKafka => {
+                    kafka.kill();
+                    kafka.restart().await;
+                }
+            }
+        };
+        tokio::join!(work, harm);
+        if matches!(fault, Fault::KillReplica) {
+            replicas[0] = world.serve(&[]).await;
+        }
+        for replica in &replicas {
+            until("it is ready again", async || {
+                (replica.get("/ready").await.status == 200).then_some(())
+            })
+            .await;
+        }
+    }
+    for (n, writer) in writers.iter_mut().enumerate() {
+        writer.finish(&replicas[n % 2]).await;
+    }
+    compare(&world, &writers).await;
+}
+
+async fn compare(world: &World, writers: &[Writer]) {
+    until("every event is published", async || {
+        let left: u64 =
+            redis::from_redis_value(world.redis.command(&["XLEN", "task-api:outbox"]).await)
+                .unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    let mut tasks = 0;
+    for (id, expected) in writers.iter().flat_map(|writer| &writer.tasks) {
+        let stored = world.redis.command(&["GET", &format!("task:{id}")]).await;
+        let stored: Option<String> = redis::from_redis_value(stored).unwrap();
+        let found = stored.map(|stored| {
+            let record: Value = serde_json::from_str(&stored).unwrap();
+            record["_meta"]["rev"].as_u64().unwrap()
+        });
+        assert_eq!(found, *expected, "task {id}");
+        tasks += 1;
+    }
+    let expected: BTreeSet<Seen> = writers.iter().flat_map(|w| w.events.clone()).collect();
+    let (mut seen, mut last) = (BTreeSet::new(), BTreeMap::<String, u64>::new());
+    for line in world.events().await {
+        let event = &line["value"];
+        let text = |name: &str| event[name].as_str().unwrap().to_owned();
+        let one = (text("subject"), text("taskrev"), text("type"));
+        assert_eq!(line["key"], json!(one.0), "the key of {event}");
+        let revision = one.1.split_once('.').unwrap().1.parse().unwrap();
+        if seen.insert(one.clone()) {
+            let before = last.insert(one.0.clone(), revision).unwrap_or(0);
+            assert!(before < revision, "{one:?} came after {before}");
+        }
+    }
+    let missing: Vec<_> = expected.difference(&seen).collect();
+    let phantom: Vec<_> = seen.difference(&expected).collect();
+    assert!(missing.is_empty(), "missing {missing:?}");
+    assert!(phantom.is_empty(), "phantom {phantom:?}");
+    println!("{tasks} tasks and {} events compared", seen.len());
+}
