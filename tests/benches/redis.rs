@@ -232,7 +232,7 @@ where
     Ok(per_second(total, begin.elapsed()))
 }
 
-/// Rates of one call: the adapter's, the better of the two bare turns around it, and all bare ones.
+/// Rates of one call over all rounds, and whether the bare ones were alike.
 struct Rates {
     adapter: f64,
     bare: f64,
@@ -240,14 +240,18 @@ struct Rates {
     steady: bool,
 }
 
+/// Lets both take many short turns, so that what disturbs one disturbs the other.
 fn compare(options: &Options, pair: &Pair, call: Call) -> BenchResult<Rates> {
-    let time = options.load_time() / 2;
+    const TURNS: u32 = 12;
+    let time = options.load_time() / TURNS;
     let mut rounds = Vec::new();
     for _ in 0..=options.rounds() {
-        let before = pair.bare(call, time)?;
-        let adapter = pair.adapter(call, time)?;
-        let after = pair.bare(call, time)?;
-        rounds.push((before.max(after), adapter));
+        let (mut adapter, mut bare) = (Vec::new(), Vec::new());
+        for _ in 0..TURNS {
+            bare.push(pair.bare(call, time)?);
+            adapter.push(pair.adapter(call, time)?);
+        }
+        rounds.push((median(bare), median(adapter)));
     }
     rounds.remove(0);
     Ok(Rates {

@@ -9,21 +9,21 @@
 //!
 //! Commands of all tasks go into one socket in turn and are answered in turn, so that one connection
 //! is a pipeline. Nothing is sent twice: a command whose answer is lost fails, and the next one finds
-//! a new connection. What is bounded: the commands that wait ([`RedisConfig::max_in_flight`]), the time
-//! of each, the time of a connection attempt, and how often attempts are made.
+//! a new connection. What is bounded: the commands that wait ([`RedisConfig::max_in_flight`]), how long
+//! nothing may be answered to them, the time of a connection attempt, and how often attempts are made.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::config::RedisConfig;
 use super::dedicated::Dedicated;
-use super::dialer::{Dialed, Dialer};
+use super::dialer::Dialer;
 use super::error::{Effect, Failure, OpenError};
+use super::live::Live;
 use super::script::{Script, Scripts};
 use super::server::Server;
 
@@ -39,7 +39,7 @@ pub(super) struct Connection {
     dialer: Dialer,
     response_timeout: Duration,
     max_in_flight: usize,
-    permits: Semaphore,
+    in_flight: Arc<AtomicUsize>,
     state: Mutex<State>,
     /// Held by whoever connects.
     turn: tokio::sync::Mutex<()>,
@@ -59,12 +59,13 @@ struct Pause {
     cause: String,
 }
 
-/// A connection that stands, as far as one knows.
-#[derive(Debug)]
-struct Live {
-    dialed: Dialed,
-    /// Answers so far; a time-out during which it stands still means a dead connection.
-    answers: AtomicU64,
+/// A command under way; it counts until it is answered or dropped.
+struct InFlight<'a>(&'a AtomicUsize);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl Connection {
@@ -75,7 +76,7 @@ impl Connection {
             dialer: Dialer::new(config, scripts)?,
             response_timeout: config.response_timeout,
             max_in_flight: config.max_in_flight,
-            permits: Semaphore::new(config.max_in_flight),
+            in_flight: Arc::default(),
             state: Mutex::new(State::Down(None)),
             turn: tokio::sync::Mutex::new(()),
         })
@@ -93,12 +94,12 @@ impl Connection {
 
     /// The identity of the server at the other end, as long as there is a connection.
     pub(super) fn run_id(&self) -> Option<Box<str>> {
-        self.current()?.dialed.server.run_id.clone()
+        self.current()?.server().run_id.clone()
     }
 
     /// Connects if need be, and answers what the server says of itself.
     pub(super) async fn server(&self) -> Result<Server, Failure> {
-        Ok(self.live().await?.dialed.server.clone())
+        Ok(self.live().await?.server().clone())
     }
 
     /// Sends a command and waits for its answer.
@@ -106,16 +107,10 @@ impl Connection {
     /// # Cancel safety
     /// A dropped call has been sent whole or not at all.
     pub(super) async fn command(&self, command: &Cmd, effect: Effect) -> Result<Value, Failure> {
-        let _permit = self.permit().await?;
+        let _in_flight = self.begin()?;
         let live = self.live().await?;
-        let answered = live.answers.load(Ordering::Relaxed);
-        let answer = live
-            .dialed
-            .multiplexed
-            .clone()
-            .send_packed_command(command)
-            .await;
-        let answer = self.heard(&live, answered, answer, effect)?;
+        let answer = live.command(command).await;
+        let answer = answer.map_err(|source| self.lost(&live, source, effect))?;
         if let Value::ServerError(error) = answer {
             return Err(Failure::Refused { error, effect });
         }
@@ -128,14 +123,10 @@ impl Connection {
         commands: &Pipeline,
         effect: Effect,
     ) -> Result<Vec<Value>, Failure> {
-        let _permit = self.permit().await?;
+        let _in_flight = self.begin()?;
         let live = self.live().await?;
-        let answered = live.answers.load(Ordering::Relaxed);
-        let mut multiplexed = live.dialed.multiplexed.clone();
-        let answers = multiplexed
-            .send_packed_commands(commands, 0, commands.len())
-            .await;
-        self.heard(&live, answered, answers, effect)
+        let answers = live.pipeline(commands).await;
+        answers.map_err(|source| self.lost(&live, source, effect))
     }
 
     /// Calls a script, which the server gets again if it has forgotten it.
@@ -149,59 +140,43 @@ impl Connection {
             Err(Failure::Refused { error, .. })
                 if error.kind() == Some(ServerErrorKind::NoScript) =>
             {
-                self.command(&script.load(), Effect::Read).await?;
-                self.command(call, effect).await
+                let again = async {
+                    self.command(&script.load(), Effect::Read).await?;
+                    self.command(call, effect).await
+                };
+                Box::pin(again).await
             }
             answer => answer,
         }
     }
 
-    /// Waits for a place among the commands under way, no longer than for an answer.
-    async fn permit(&self) -> Result<SemaphorePermit<'_>, Failure> {
-        if let Ok(permit) = self.permits.try_acquire() {
-            return Ok(permit);
+    /// Takes a place among the commands under way, if there is one.
+    fn begin(&self) -> Result<InFlight<'_>, Failure> {
+        let before = self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let place = InFlight(&self.in_flight);
+        if before < self.max_in_flight {
+            return Ok(place);
         }
-        let busy = Failure::Busy {
+        Err(Failure::Busy {
             limit: self.max_in_flight,
-        };
-        match timeout(self.response_timeout, self.permits.acquire()).await {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_)) | Err(_) => Err(busy),
-        }
+        })
     }
 
-    /// Notes what became of a command on this connection.
-    fn heard<T>(
-        &self,
-        live: &Arc<Live>,
-        answered: u64,
-        answer: Result<T, RedisError>,
-        effect: Effect,
-    ) -> Result<T, Failure> {
-        let source = match answer {
-            Ok(answer) => {
-                live.answers.fetch_add(1, Ordering::Relaxed);
-                return Ok(answer);
-            }
-            Err(source) => source,
-        };
-        if !source.is_timeout() {
-            self.retire(live);
-            return Err(Failure::Lost { source, effect });
+    /// Gives up a connection that failed in the middle of a command, which may have been done.
+    fn lost(&self, live: &Arc<Live>, source: RedisError, effect: Effect) -> Failure {
+        self.retire(live);
+        if live.fell_silent() {
+            let limit = self.response_timeout;
+            return Failure::NoAnswer { limit, effect };
         }
-        // Others were answered meanwhile: the server is slow, not gone.
-        if live.answers.load(Ordering::Relaxed) == answered {
-            self.retire(live);
-        }
-        let limit = self.response_timeout;
-        Err(Failure::NoAnswer { limit, effect })
+        Failure::Lost { source, effect }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets nobody begin on this connection any more. Who waits on it may still be answered.
+    /// Lets nobody begin on this connection any more.
     fn retire(&self, live: &Arc<Live>) {
         let mut state = self.state();
         if matches!(&*state, State::Live(current) if Arc::ptr_eq(current, live)) {
@@ -212,15 +187,21 @@ impl Connection {
     fn current(&self) -> Option<Arc<Live>> {
         match &*self.state() {
             // On a closed one nothing would be sent, and the failure would not say so.
-            State::Live(live) if !live.dialed.is_closed() => Some(Arc::clone(live)),
+            State::Live(live) if !live.is_closed() => Some(Arc::clone(live)),
             State::Live(_) | State::Down(_) => None,
         }
     }
 
     async fn live(&self) -> Result<Arc<Live>, Failure> {
-        if let Some(live) = self.current() {
-            return Ok(live);
+        match self.current() {
+            Some(live) => Ok(live),
+            // Apart on the heap, so that no command carries the state of a connection attempt.
+            None => Box::pin(self.connected()).await,
         }
+    }
+
+    /// Connects, unless somebody else just has.
+    async fn connected(&self) -> Result<Arc<Live>, Failure> {
         let _turn = self.turn.lock().await;
         if let Some(live) = self.current() {
             return Ok(live);
@@ -228,10 +209,8 @@ impl Connection {
         let last = self.pause()?;
         match self.dialer.dial().await {
             Ok(dialed) => {
-                let live = Arc::new(Live {
-                    dialed,
-                    answers: AtomicU64::new(0),
-                });
+                let waiting = Arc::clone(&self.in_flight);
+                let live = Arc::new(Live::new(dialed, waiting, self.response_timeout));
                 *self.state() = State::Live(Arc::clone(&live));
                 Ok(live)
             }

@@ -1,17 +1,22 @@
 //! How a connection comes to stand: TCP, TLS, the greeting, and the scripts.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, Value};
+use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, ServerError, Value};
+use task_core::ports::{Key, Kind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 use tokio::time::timeout;
 
 use super::answer::{parts, text};
 use super::config::{Address, RedisConfig};
 use super::error::{Effect, Failure, OpenError};
+use super::layout::Names;
 use super::script::{self, Scripts};
 use super::server::Server;
 use super::tls::{self, Tls};
@@ -26,8 +31,9 @@ pub(super) struct Dialer {
     tls: Option<Tls>,
     greeting: RedisConnectionInfo,
     connect_timeout: Duration,
-    response_timeout: Duration,
     scripts: Scripts,
+    /// A key whose like the user has to be allowed to write.
+    sample_key: String,
 }
 
 /// A connection on which the server has told who it is.
@@ -42,6 +48,11 @@ impl Dialed {
     pub(super) fn is_closed(&self) -> bool {
         self.driver.0.is_finished()
     }
+
+    /// Closes the connection when it is aborted.
+    pub(super) fn closing(&self) -> AbortHandle {
+        self.driver.0.abort_handle()
+    }
 }
 
 /// The task that owns the socket; it ends with the connection, or with this.
@@ -52,6 +63,24 @@ impl Drop for Driver {
     fn drop(&mut self) {
         self.0.abort();
     }
+}
+
+/// Lets everybody who can run go first, each time before the socket's owner does.
+///
+/// A task that sends wakes the owner, which would otherwise write this one command at once. So all
+/// commands of a moment go out in one write, and come back in one read.
+async fn gathering(owner: impl Future<Output = ()>) {
+    let mut owner = pin!(owner);
+    let mut has_waited = false;
+    poll_fn(move |context| {
+        has_waited = !has_waited;
+        if has_waited {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        owner.as_mut().poll(context)
+    })
+    .await;
 }
 
 impl Dialer {
@@ -69,8 +98,8 @@ impl Dialer {
             greeting,
             address,
             connect_timeout: config.connect_timeout,
-            response_timeout: config.response_timeout,
             scripts,
+            sample_key: Names::new(config).value(&Key::new(Kind::TASK, "permissions")),
         })
     }
 
@@ -110,14 +139,18 @@ impl Dialer {
             }
         };
         let (mut multiplexed, driver) = spoken.map_err(no_greeting)?;
+        // By themselves, because a server cuts off strangers who say much.
         let mut questions = Pipeline::new();
         questions.cmd("HELLO").cmd("INFO");
-        questions.add_command(script::ask_permissions());
+        let answers = multiplexed.send_packed_commands(&questions, 0, questions.len());
+        let server = self.judge(&answers.await.map_err(no_greeting)?)?;
+        let mut questions = Pipeline::new();
+        questions.add_command(script::ask_permissions(&self.sample_key));
         for script in self.scripts.all() {
             questions.add_command(script.load());
         }
         let answers = multiplexed.send_packed_commands(&questions, 0, questions.len());
-        let server = self.judge(&answers.await.map_err(no_greeting)?)?;
+        self.prepared(&answers.await.map_err(no_greeting)?)?;
         Ok(Dialed {
             multiplexed,
             server,
@@ -132,43 +165,64 @@ impl Dialer {
     {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
-            .set_response_timeout(Some(self.response_timeout))
+            // The greeting has its limit, and afterwards somebody watches; see `live.rs`.
+            .set_response_timeout(None)
             .set_pipeline_buffer_size(QUEUE);
         let speaking = MultiplexedConnection::new_with_config(&self.greeting, stream, config);
         let (multiplexed, driver) = speaking.await?;
-        Ok((multiplexed, Driver(tokio::spawn(driver))))
+        Ok((multiplexed, Driver(tokio::spawn(gathering(driver)))))
     }
 
-    /// Looks at the answers to `HELLO`, `INFO`, the question for permissions, and the scripts.
+    /// Looks at the answers to `HELLO` and `INFO`.
     fn judge(&self, answers: &[Value]) -> Result<Server, Failure> {
-        let [hello, info, forbidden, loaded @ ..] = answers else {
-            return Err(Failure::Answer {
-                answer: format!("{} answers to a greeting", answers.len()),
-                effect: Effect::Read,
-            });
+        let [hello, info] = answers else {
+            return Err(incomplete(answers));
         };
+        // Permissions may be missing, a login may not.
+        if let Value::ServerError(error) = hello
+            && matches!(error.code(), "NOAUTH" | "WRONGPASS")
+        {
+            return Err(refused(error));
+        }
         let server = Server::read(hello, info);
-        if let Some(reason) = server.refusal() {
-            return Err(Failure::Unfit {
+        match server.refusal() {
+            None => Ok(server),
+            Some(reason) => Err(Failure::Unfit {
                 address: self.address.to_string(),
                 reason,
-            });
+            }),
         }
-        let forbidden: Vec<&str> = parts(forbidden).iter().filter_map(text).collect();
-        if !forbidden.is_empty() {
-            return Err(Failure::Forbidden {
-                address: self.address.to_string(),
-                commands: forbidden.join(", "),
-            });
-        }
-        for answer in loaded {
+    }
+
+    /// Looks at the answers to the question for permissions and to the scripts.
+    fn prepared(&self, answers: &[Value]) -> Result<(), Failure> {
+        for answer in answers {
             if let Value::ServerError(error) = answer {
-                return Err(Failure::Refused {
-                    error: error.clone(),
-                    effect: Effect::Read,
-                });
+                return Err(refused(error));
             }
         }
-        Ok(server)
+        let forbidden = answers.first().ok_or_else(|| incomplete(answers))?;
+        let forbidden: Vec<&str> = parts(forbidden).iter().filter_map(text).collect();
+        if forbidden.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Forbidden {
+            address: self.address.to_string(),
+            commands: forbidden.join(", "),
+        })
+    }
+}
+
+fn refused(error: &ServerError) -> Failure {
+    Failure::Refused {
+        error: error.clone(),
+        effect: Effect::Read,
+    }
+}
+
+fn incomplete(answers: &[Value]) -> Failure {
+    Failure::Answer {
+        answer: format!("{} answers to a greeting", answers.len()),
+        effect: Effect::Read,
     }
 }

@@ -74,7 +74,8 @@ impl Names {
 
     /// Where a key's value lies.
     pub(super) fn value(&self, key: &Key) -> String {
-        let mut name = self.beginning(key.kind);
+        let mut name = String::with_capacity(self.longest_beginning() + key.id.len());
+        self.begin(key.kind, &mut name);
         match self.layout {
             RedisLayout::Legacy => name.push_str(&key.id),
             RedisLayout::Dapr => dapr::escape(&key.id, &mut name),
@@ -84,9 +85,25 @@ impl Names {
 
     /// What the name of every value of a kind begins with.
     pub(super) fn beginning(&self, kind: Kind) -> String {
+        let mut name = String::new();
+        self.begin(kind, &mut name);
+        name
+    }
+
+    fn begin(&self, kind: Kind, name: &mut String) {
         match self.layout {
-            RedisLayout::Legacy => legacy::beginning(&self.namespace, kind),
-            RedisLayout::Dapr => dapr::beginning(&self.prefix, kind),
+            RedisLayout::Legacy => legacy::begin(&self.namespace, kind, name),
+            RedisLayout::Dapr => dapr::begin(&self.prefix, kind, name),
+        }
+    }
+
+    /// About how many bytes stand before an id, so that a name need not grow.
+    fn longest_beginning(&self) -> usize {
+        const KIND: usize = 32;
+        match (self.layout, &self.prefix) {
+            (RedisLayout::Dapr, KeyPrefix::Text(prefix)) => prefix.len() + KIND,
+            (RedisLayout::Dapr, KeyPrefix::None) => KIND,
+            (RedisLayout::Legacy, _) => self.namespace.len() + KIND,
         }
     }
 

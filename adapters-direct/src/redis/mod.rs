@@ -45,6 +45,7 @@ mod dialer;
 mod error;
 mod event_bus;
 mod layout;
+mod live;
 mod outbox;
 mod scan;
 mod script;

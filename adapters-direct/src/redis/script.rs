@@ -7,7 +7,7 @@ use sha1::{Digest, Sha1};
 #[derive(Debug)]
 pub(super) struct Script {
     text: &'static str,
-    hash: String,
+    hash: Box<str>,
 }
 
 impl Script {
@@ -26,7 +26,7 @@ impl Script {
     /// Begins a call; the number of keys, the keys and the arguments are still to come.
     pub(super) fn call(&self, arguments: usize, bytes: usize) -> Cmd {
         let mut command = Cmd::with_capacity(arguments + 3, bytes + 64);
-        command.arg("EVALSHA").arg(&self.hash);
+        command.arg("EVALSHA").arg(self.hash.as_ref());
         command
     }
 }
@@ -36,13 +36,13 @@ const COMMANDS: [&str; 11] = [
     "get", "set", "del", "exists", "hmget", "hset", "persist", "pexpire", "pttl", "time", "xadd",
 ];
 
-/// Asks which commands the user may not run.
-pub(super) fn ask_permissions() -> Cmd {
+/// Asks which commands the user may not run on a key of theirs.
+pub(super) fn ask_permissions(key: &str) -> Cmd {
     let mut command = Cmd::new();
     command
         .arg("EVAL")
         .arg(include_str!("scripts/permissions.lua"));
-    command.arg(0).arg(COMMANDS.as_slice());
+    command.arg(0).arg(key).arg(COMMANDS.as_slice());
     command
 }
 
@@ -84,15 +84,15 @@ impl Scripts {
 }
 
 /// SHA-1 in lower-case hexadecimal digits, as `redis.sha1hex` answers it.
-pub(super) fn digest(bytes: &[u8]) -> String {
+pub(super) fn digest(bytes: &[u8]) -> Box<str> {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let digest = Sha1::digest(bytes);
-    let mut text = String::with_capacity(2 * digest.len());
-    for byte in digest {
-        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
-        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    let mut text = [0; 40];
+    for (pair, byte) in text.chunks_exact_mut(2).zip(digest) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
     }
-    text
+    std::str::from_utf8(&text).unwrap_or_default().into()
 }
 
 #[cfg(test)]
@@ -112,7 +112,7 @@ mod tests {
     #[test]
     fn a_digest_is_that_of_redis() {
         // EVAL "return redis.sha1hex('')" 0, and the first example of FIPS 180-1.
-        assert_eq!(digest(b""), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
-        assert_eq!(digest(b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!(&*digest(b""), "da39a3ee5e6b4b0d3255bfef95601890afd80709");
+        assert_eq!(&*digest(b"abc"), "a9993e364706816aba3e25717850c26c9cd0d89d");
     }
 }

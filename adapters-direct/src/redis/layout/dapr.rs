@@ -23,15 +23,18 @@ pub(super) const CAPABILITIES: CapabilitySet<StateCapability> = CapabilitySet::o
     StateCapability::Durable,
 ]);
 
-pub(super) fn beginning(prefix: &KeyPrefix, kind: Kind) -> String {
-    match prefix {
-        KeyPrefix::Text(prefix) => format!("{prefix}||{}-", kind.as_str()),
-        KeyPrefix::None => format!("{}-", kind.as_str()),
+pub(super) fn begin(prefix: &KeyPrefix, kind: Kind, name: &mut String) {
+    if let KeyPrefix::Text(prefix) = prefix {
+        name.extend([prefix.as_ref(), "||"]);
     }
+    name.extend([kind.as_str(), "-"]);
 }
 
 /// Adds an id as Dapr takes it: it refuses `||`, so `|` is `%7C`, and `%` is `%25`.
 pub(super) fn escape(id: &str, name: &mut String) {
+    if !id.contains(['|', '%']) {
+        return name.push_str(id);
+    }
     for character in id.chars() {
         match character {
             '|' => name.push_str("%7C"),
@@ -53,7 +56,7 @@ pub(super) fn unescape(text: &str) -> Option<String> {
 }
 
 pub(super) fn read(name: &str) -> Cmd {
-    let mut command = Cmd::new();
+    let mut command = Cmd::with_capacity(4, name.len() + 16);
     command.arg("HMGET").arg(name).arg("data").arg("version");
     command
 }

@@ -19,19 +19,19 @@ pub(super) const CAPABILITIES: CapabilitySet<StateCapability> = CapabilitySet::o
     StateCapability::Durable,
 ]);
 
-pub(super) fn beginning(namespace: &str, kind: Kind) -> String {
+pub(super) fn begin(namespace: &str, kind: Kind, name: &mut String) {
     if kind == Kind::TASK {
-        return "task:".to_owned();
+        return name.push_str("task:");
     }
-    format!("{namespace}:state:{}:", kind.as_str())
+    name.extend([namespace, ":state:", kind.as_str(), ":"]);
 }
 
 pub(super) fn tombstone(namespace: &str, key: &Key) -> String {
-    format!("{namespace}:tombstone:{}:{}", key.kind.as_str(), key.id)
+    [namespace, ":tombstone:", key.kind.as_str(), ":", &key.id].concat()
 }
 
 pub(super) fn read(name: &str) -> Cmd {
-    let mut command = Cmd::new();
+    let mut command = Cmd::with_capacity(2, name.len() + 3);
     command.arg("GET").arg(name);
     command
 }
