@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::BenchResult;
 use crate::figures::{is_steady, median, per_second, rate};
 use crate::options::Options;
+use crate::proc::processor_time;
 use crate::report::{Row, Verdict};
 
 /// Events on their way at once: as many requests await theirs.
@@ -33,6 +34,9 @@ struct Rates {
     /// One event at a time.
     bare_alone: f64,
     port_alone: f64,
+    /// Processor time of one event of many, in microseconds.
+    bare_cpu_us: f64,
+    port_cpu_us: f64,
 }
 
 /// P8: awaited publications a second.
@@ -58,11 +62,16 @@ pub(crate) fn publish_rate(options: &Options) -> BenchResult<Row> {
         let before = load(&bare, AT_ONCE)?;
         let through_port = load(&port, AT_ONCE)?;
         let after = load(&bare, AT_ONCE)?;
+        let alone_before = load(&bare, 1)?.rate;
+        let port_alone = load(&port, 1)?.rate;
+        let alone_after = load(&bare, 1)?.rate;
         rounds.push(Rates {
-            bare: before.max(after),
-            port: through_port,
-            bare_alone: load(&bare, 1)?,
-            port_alone: load(&port, 1)?,
+            bare: before.rate.max(after.rate),
+            port: through_port.rate,
+            bare_alone: alone_before.max(alone_after),
+            port_alone,
+            bare_cpu_us: before.cpu_us.min(after.cpu_us),
+            port_cpu_us: through_port.cpu_us,
         });
     }
     rounds.remove(0);
@@ -75,6 +84,7 @@ fn row(rounds: &[Rates]) -> Row {
     let alone = of(|round| round.port_alone / round.bare_alone);
     let (port, bare) = (of(|round| round.port), of(|round| round.bare));
     let (port_alone, bare_alone) = (of(|r| r.port_alone), of(|r| r.bare_alone));
+    let (port_cpu_us, bare_cpu_us) = (of(|r| r.port_cpu_us), of(|r| r.bare_cpu_us));
     let steady = is_steady(rounds.iter().map(|round| round.bare));
     Row {
         number: "P8",
@@ -84,7 +94,10 @@ fn row(rounds: &[Rates]) -> Row {
         ratio: format!("{ratio:.2} × bare"),
         verdict: Verdict::of(ratio >= 0.85, ratio >= 0.95).if_steady(steady),
         notes: vec![
-            format!("bare {}", rate(bare)),
+            format!(
+                "bare {}; processor time of one event {port_cpu_us:.1} µs, bare {bare_cpu_us:.1} µs",
+                rate(bare)
+            ),
             format!(
                 "one at a time: {}, {alone:.2} × bare {}",
                 rate(port_alone),
@@ -95,6 +108,7 @@ fn row(rounds: &[Rates]) -> Row {
             "port_per_s": port, "bare_per_s": bare, "port_to_bare": ratio,
             "port_alone_per_s": port_alone, "bare_alone_per_s": bare_alone,
             "port_to_bare_alone": alone,
+            "port_cpu_us": port_cpu_us, "bare_cpu_us": bare_cpu_us,
         }),
     }
 }
@@ -138,7 +152,14 @@ impl Sender {
     }
 }
 
-async fn publish(sender: &Sender, at_once: usize, options: &Options) -> BenchResult<f64> {
+/// What one load came to.
+struct Published {
+    rate: f64,
+    cpu_us: f64,
+}
+
+async fn publish(sender: &Sender, at_once: usize, options: &Options) -> BenchResult<Published> {
+    let used = processor_time(std::process::id())?;
     let begin = Instant::now();
     let end = begin + options.load_time() / 2;
     let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
@@ -163,5 +184,8 @@ async fn publish(sender: &Sender, at_once: usize, options: &Options) -> BenchRes
     while let Some(ended) = running.join_next().await {
         count += ended??;
     }
-    Ok(per_second(count, begin.elapsed()))
+    let rate = per_second(count, begin.elapsed());
+    let used = processor_time(std::process::id())? - used;
+    let cpu_us = 1e6 / per_second(count, used);
+    Ok(Published { rate, cpu_us })
 }

@@ -1,5 +1,6 @@
 //! A real Kafka broker, and what may happen to one.
 
+mod secured;
 mod wire;
 
 use std::ffi::OsString;
@@ -15,6 +16,8 @@ use super::installed::installed;
 use super::port::free_port;
 use super::supervised::Supervised;
 use crate::wait::until;
+
+pub use secured::{Login, SecuredPort};
 
 /// Any 16 bytes in base64url: what the storage is formatted for.
 const CLUSTER_ID: &str = "dGFzay10ZXN0cy1rYWZrYQ";
@@ -36,6 +39,8 @@ pub struct KafkaOptions {
     pub topics: TopicCreation,
     /// More of `server.properties`, after the fixture's own.
     pub properties: Vec<(String, String)>,
+    /// Who may use a second port, if there is to be one.
+    pub login: Option<Login>,
 }
 
 /// A running Kafka broker, killed and removed when dropped or when the test process ends.
@@ -48,6 +53,7 @@ pub struct KafkaBroker {
     server: Supervised,
     directory: TestDirectory,
     port: u16,
+    secured: Option<SecuredPort>,
 }
 
 impl KafkaBroker {
@@ -77,14 +83,18 @@ impl KafkaBroker {
     pub async fn start_with(options: KafkaOptions) -> Self {
         let directory = TestDirectory::new("kafka");
         let port = free_port();
-        let lines = properties(&options, port, free_port(), &directory);
+        let login = options.login.as_ref();
+        let secured = login.map(|login| SecuredPort::prepare(login, directory.path()));
+        let ports = (port, free_port(), secured.as_ref());
+        let lines = properties(&options, ports, &directory);
         let written = fs::write(directory.path().join("server.properties"), lines.join("\n"));
         written.expect("a test directory can be written");
-        format_storage(&directory);
+        format_storage(&directory, secured.as_ref());
         let mut broker = Self {
             server: launch(&directory),
             directory,
             port,
+            secured,
         };
         broker.ready().await;
         broker
@@ -100,6 +110,16 @@ impl KafkaBroker {
     #[must_use]
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port)
+    }
+
+    /// The port that asks for a password.
+    ///
+    /// # Panics
+    /// If it was started without one.
+    #[must_use]
+    pub fn secured(&self) -> &SecuredPort {
+        let secured = self.secured.as_ref();
+        secured.expect("it was started with a login")
     }
 
     /// Creates a topic and waits until it can be written.
@@ -198,12 +218,13 @@ fn launch(directory: &TestDirectory) -> Supervised {
     Supervised::start(&words, directory.path())
 }
 
-fn format_storage(directory: &TestDirectory) {
+fn format_storage(directory: &TestDirectory, secured: Option<&SecuredPort>) {
     let words = java(64);
     let formatted = Command::new(&words[0])
         .args(&words[1..])
         .args(["kafka.tools.StorageTool", "format", "-t", CLUSTER_ID, "-c"])
         .arg(directory.path().join("server.properties"))
+        .args(secured.iter().flat_map(|secured| secured.credentials()))
         .output()
         .expect("java runs");
     let error = String::from_utf8_lossy(&formatted.stderr);
@@ -212,10 +233,15 @@ fn format_storage(directory: &TestDirectory) {
 
 fn properties(
     options: &KafkaOptions,
-    port: u16,
-    controller: u16,
+    (port, controller, secured): (u16, u16, Option<&SecuredPort>),
     directory: &TestDirectory,
 ) -> Vec<String> {
+    let mut listeners = format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}");
+    let mut own_of_port = Vec::new();
+    if let Some(secured) = secured {
+        listeners = format!("{listeners},{}", secured.listener());
+        own_of_port.extend(secured.properties(directory.path()));
+    }
     let data = directory.path().join("data");
     let automatic = options.topics == TopicCreation::Automatic;
     let own = [
@@ -225,10 +251,7 @@ fn properties(
             "controller.quorum.voters",
             format!("1@127.0.0.1:{controller}"),
         ),
-        (
-            "listeners",
-            format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}"),
-        ),
+        ("listeners", listeners),
         ("controller.listener.names", "CONTROLLER".to_owned()),
         ("log.dirs", data.display().to_string()),
         ("auto.create.topics.enable", automatic.to_string()),
@@ -243,8 +266,9 @@ fn properties(
         // A group of one consumer waits for no others.
         ("group.initial.rebalance.delay.ms", "0".to_owned()),
     ];
+    let own = own.into_iter().chain(own_of_port);
     let own = own.map(|(name, value)| (name.to_owned(), value));
-    let all = own.into_iter().chain(options.properties.iter().cloned());
+    let all = own.chain(options.properties.iter().cloned());
     all.map(|(name, value)| format!("{name}={value}")).collect()
 }
 
@@ -270,6 +294,7 @@ mod tests {
         let options = KafkaOptions {
             topics: TopicCreation::Automatic,
             properties: vec![("num.partitions".to_owned(), "2".to_owned())],
+            ..KafkaOptions::default()
         };
         let broker = KafkaBroker::start_with(options).await;
         until("a topic comes by itself", async || {

@@ -4,6 +4,7 @@ mod faults;
 mod flood;
 mod foreign;
 mod members;
+mod secured;
 
 use std::fmt;
 use std::sync::Arc;

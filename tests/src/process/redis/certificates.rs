@@ -16,7 +16,7 @@ pub struct Certificates {
 
 impl Certificates {
     /// Makes them and writes them to a folder.
-    pub(super) fn write_to(folder: &Path) -> Self {
+    pub(in crate::process) fn write_to(folder: &Path) -> Self {
         let authority = authority();
         let write = |name: &str, pem: String| {
             fs::write(folder.join(name), pem).expect("a test directory can be written");
@@ -58,11 +58,11 @@ impl Certificates {
         self.folder.join("client.key")
     }
 
-    pub(super) fn server_certificate(&self) -> PathBuf {
+    pub(in crate::process) fn server_certificate(&self) -> PathBuf {
         self.folder.join("server.pem")
     }
 
-    pub(super) fn server_key(&self) -> PathBuf {
+    pub(in crate::process) fn server_key(&self) -> PathBuf {
         self.folder.join("server.key")
     }
 }

@@ -118,7 +118,7 @@ impl Published {
 async fn impatient() -> (KafkaBroker, KafkaEventBus) {
     let broker = KafkaBroker::start_with(KafkaOptions {
         topics: TopicCreation::Automatic,
-        properties: Vec::new(),
+        ..KafkaOptions::default()
     })
     .await;
     let mut config = config(&broker);

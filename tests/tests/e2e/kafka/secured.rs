@@ -1,0 +1,75 @@
+//! A broker that asks who we are, by TLS.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use adapters_direct::kafka::{KafkaConfig, KafkaEventBus, Mechanism, Sasl, Transport};
+use task_core::ports::{Answer, ErrorKind, EventBus, Secret};
+use task_tests::process::KafkaBroker;
+use task_tests::process::kafka::{KafkaOptions, Login};
+
+use super::{event, subscription, telling};
+
+const PASSWORD: &str = "hunter2";
+
+fn config(broker: &KafkaBroker, mechanism: Mechanism, password: &str) -> KafkaConfig {
+    let mut config = KafkaConfig::new(broker.secured().bootstrap());
+    config.transport = Transport::Tls {
+        ca_file: Some(broker.secured().authority()),
+    };
+    config.sasl = Some(Sasl {
+        mechanism,
+        user: "tasks".to_owned(),
+        password: Secret::new(password).unwrap(),
+    });
+    config
+}
+
+#[tokio::test]
+async fn a_password_opens_an_encrypted_port_and_a_wrong_one_is_denied_unseen() {
+    let broker = KafkaBroker::start_with(KafkaOptions {
+        login: Some(Login {
+            user: "tasks",
+            password: PASSWORD,
+        }),
+        ..KafkaOptions::default()
+    })
+    .await;
+    for topic in ["t", "t.dead"] {
+        broker.create_topic(topic, 1).await;
+    }
+    let mechanisms = [
+        Mechanism::Plain,
+        Mechanism::ScramSha256,
+        Mechanism::ScramSha512,
+    ];
+    for mechanism in mechanisms {
+        let name = mechanism.as_str();
+        let bus = KafkaEventBus::open(config(&broker, mechanism, PASSWORD)).unwrap();
+        let (handler, mut heard) = telling(|_| Answer::Ack);
+        bus.publish(&event("t", "k", name)).await.unwrap();
+        let running = bus.subscribe(subscription("t", name), handler).await;
+        while heard.texts(1).await != [name] {}
+        running.unwrap().stop().await;
+    }
+    let mut untrusting = config(&broker, Mechanism::Plain, PASSWORD);
+    untrusting.transport = Transport::Tls { ca_file: None };
+    let wrong = mechanisms.map(|mechanism| config(&broker, mechanism, "hunter3"));
+    let (handler, _heard) = telling(|_| Answer::Ack);
+    for mut refused in wrong.into_iter().chain([untrusting]) {
+        refused.request_timeout = Duration::from_secs(2);
+        let bus = KafkaEventBus::open(refused).unwrap();
+        let handler = Arc::clone(&handler);
+        for result in [
+            bus.publish(&event("t", "k", "{}")).await,
+            bus.check().await,
+            bus.subscribe(subscription("t", "g"), handler)
+                .await
+                .map(drop),
+        ] {
+            let error = result.expect_err("we are nobody to the broker");
+            assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+            assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+        }
+    }
+}
