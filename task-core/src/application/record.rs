@@ -3,12 +3,15 @@
 //! ```json
 //! {"id":"…","title":"…","description":null,"status":"pending","priority":1,
 //!  "created_at":"…Z","updated_at":"…Z", …unknown fields…,
-//!  "_meta":{"term":0,"rev":1,"request":"…","request_term":0}}
+//!  "_meta":{"term":0,"rev":1,"request":"…","request_term":0,"sum":"…"}}
 //! ```
 //!
 //! The seven known fields stand at the top in the order that readers of the replaced service know.
 //! Fields that we do not know are kept byte for byte and written back. What is ours lives in the one
 //! field `_meta`, which a reader that knows nothing of it ignores.
+//!
+//! A foreign writer may change a task and write our `_meta` back as it was. So a revision counts only
+//! together with the sum of the very content that it was given to.
 
 use std::fmt;
 
@@ -37,6 +40,8 @@ pub struct TaskRecord {
     pub task: Task,
     /// Its revision; `None` when a writer that knows of none stored it last.
     pub revision: Option<Revision>,
+    /// The revision that a foreign writer found and left there.
+    outdated: Option<Revision>,
     /// How it was created.
     pub origin: Option<Origin>,
     /// Fields of the record that we do not know, in their order.
@@ -58,6 +63,7 @@ impl TaskRecord {
         Self {
             task,
             revision: Some(revision),
+            outdated: None,
             origin,
             foreign: Fields::default(),
             foreign_meta: Fields::default(),
@@ -73,12 +79,16 @@ impl TaskRecord {
 
     /// Gives the record its next revision, after the task was changed.
     ///
-    /// A record that lost its revision to a foreign writer continues at the time in microseconds.
-    /// That lies above every revision given before, so no event id is used twice.
+    /// After a foreign write it continues at the time in microseconds, and in any case above what the
+    /// foreign writer left there. Unless the clock went back, that lies above every revision given
+    /// before, so no event id is used twice.
     pub fn advance(&mut self, now: Timestamp) -> Revision {
+        let last = self.outdated.take();
         let lost = Revision {
-            term: 0,
-            rev: u64::try_from(now.unix_micros()).unwrap_or(1),
+            term: last.map_or(0, |last| last.term),
+            rev: u64::try_from(now.unix_micros())
+                .unwrap_or(1)
+                .max(last.map_or(1, |last| last.next().rev)),
         };
         let next = self.revision.map_or(lost, Revision::next);
         self.revision = Some(next);
@@ -110,7 +120,10 @@ impl TaskRecord {
                 None => created_at,
             },
         };
-        let mut meta = fields.take::<Fields>(META)?.unwrap_or_default();
+        // What is not ours there is no reason to lose the task.
+        let meta = fields.take::<Fields>(META).ok().flatten();
+        let mut meta = meta.unwrap_or_default();
+        let sum: Option<String> = meta.take("sum")?;
         let revision = match (meta.take("term")?, meta.take("rev")?) {
             (Some(term), Some(rev)) => Some(Revision { term, rev }),
             _ => None,
@@ -120,22 +133,44 @@ impl TaskRecord {
             _ => None,
         };
         let tag = revision.map_or_else(|| EntityTag::of_content(bytes), EntityTag::of_revision);
-        Ok(Self {
+        let mut record = Self {
             task,
             revision,
+            outdated: None,
             origin,
             foreign: fields,
             foreign_meta: meta,
             tag,
-        })
+        };
+        if revision.is_some() && sum.as_deref() != Some(&sum_of(&record.unsealed())) {
+            record.outdated = record.revision.take();
+            record.tag = EntityTag::of_content(bytes);
+        }
+        Ok(record)
     }
 
     /// Writes the record as bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let json = serde_json::to_vec(self).expect("a record has only string keys");
+        let mut json = self.unsealed();
+        if self.revision.is_some() {
+            let sum = sum_of(&json);
+            // `_meta` comes last, and is not empty: it holds the revision.
+            json.truncate(json.len() - "}}".len());
+            json.extend_from_slice(format!(r#","sum":"{sum}"}}}}"#).as_bytes());
+        }
         Bytes::from(json)
     }
+
+    /// The record without its sum.
+    fn unsealed(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("a record has only string keys")
+    }
+}
+
+/// What tells one content from another; it is no secret and proves nothing.
+fn sum_of(unsealed: &[u8]) -> String {
+    format!("{:016x}", xxhash_rust::xxh3::xxh3_64(unsealed))
 }
 
 impl Serialize for TaskRecord {
@@ -294,7 +329,7 @@ mod tests {
             r#""big":123456789012345678901234567890"#,
             r#""text":"\ud83d\ude80 \u0041""#,
             r#""nested":{"b":[ ],"a":1.0}"#,
-            r#""_meta":{"term":0,"rev":7}"#,
+            r#""_meta":{"term":0,"rev":7,"sum":""#,
         ] {
             assert!(written.contains(kept), "{kept} is not in {written}");
         }
@@ -304,7 +339,8 @@ mod tests {
     fn meta_of_a_later_version_survives() {
         let later = r#"{"id":"t","title":"a","status":"pending","created_at":"2026-01-01T00:00:00Z",
             "_meta":{"term":1,"rev":2,"pending":[{"x":1}]}}"#;
-        let record = TaskRecord::decode(later.as_bytes()).expect("a record");
+        let mut record = TaskRecord::decode(later.as_bytes()).expect("a record");
+        record.revision = Some(Revision { term: 1, rev: 2 });
         let again = TaskRecord::decode(&record.encode()).expect("our own record");
         assert_eq!(again.revision, Some(Revision { term: 1, rev: 2 }));
         assert!(again.foreign_meta.has("pending"));
@@ -317,6 +353,43 @@ mod tests {
         let other = TaskRecord::decode(other.as_bytes()).expect("a legacy record");
         assert_eq!(one.revision, None);
         assert_ne!(one.tag(), other.tag());
+    }
+
+    #[test]
+    fn a_revision_that_a_foreign_writer_kept_does_not_count() {
+        let mut ours = TaskRecord::decode(LEGACY.as_bytes()).expect("a legacy record");
+        let revision = ours.advance(Timestamp::from_unix_micros(7));
+        let written = String::from_utf8(ours.encode().to_vec()).expect("JSON is UTF-8");
+        let read = |text: &str| TaskRecord::decode(text.as_bytes()).expect("a record");
+        assert_eq!(read(&written).revision, Some(revision));
+        for (from, to) in [
+            (r#""status":"pending""#, r#""status":"completed""#),
+            (r#""big":1"#, r#""big":2"#),
+            (r#""rev":7"#, r#""rev":8"#),
+            (r#","sum":""#, r#","was":""#),
+        ] {
+            let changed = written.replacen(from, to, 1);
+            assert_ne!(changed, written, "{from} is not in {written}");
+            let mut foreign = read(&changed);
+            assert_eq!(foreign.revision, None, "{to}");
+            assert_ne!(foreign.tag(), ours.tag(), "{to}");
+            // Above what was there, also if the clock is far behind.
+            let next = foreign.advance(Timestamp::from_unix_micros(3));
+            assert!(next.rev > revision.rev, "{next:?} after {to}");
+            assert_eq!(
+                read(std::str::from_utf8(&foreign.encode()).expect("JSON")).revision,
+                Some(next)
+            );
+        }
+    }
+
+    #[test]
+    fn a_meta_that_is_not_ours_loses_no_task() {
+        for meta in ["null", "7", "[]", "\"x\""] {
+            let text = LEGACY.replace(r#""big":"#, &format!(r#""_meta":{meta},"big":"#));
+            let record = TaskRecord::decode(text.as_bytes()).expect("a record");
+            assert_eq!(record.revision, None, "{meta}");
+        }
     }
 
     #[test]

@@ -28,6 +28,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(1);
 /// A second task of the same id would repeat the event ids and the tags of the first one.
 const FOR_EVER: Duration = Duration::MAX;
 
+/// How long any other deleted id refuses writers that began before the deletion: ten times the longest
+/// request. Dapr would take their stale version for a new task.
+const LATE_WRITES: Duration = Duration::from_secs(300);
+
 /// A task and the validator of its state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskView {
@@ -196,9 +200,10 @@ impl TaskService {
             check(precondition, &record)?;
             // Only a key can make an id again; a foreign writer may have dropped what tells.
             let may_return = record.origin.is_some() || record.revision.is_none();
+            let keep = if may_return { FOR_EVER } else { LATE_WRITES };
             let options = DeleteOptions {
                 mode: DeleteMode::Match(etag),
-                tombstone: (self.remembers && may_return).then_some(FOR_EVER),
+                tombstone: self.remembers.then_some(keep),
             };
             match self.outbox.store().delete(&key_of(id), options).await {
                 Ok(()) => return Ok(()),
