@@ -35,8 +35,7 @@ pub(super) fn is(answer: &Value, word: &str) -> bool {
 
 /// The failure of an answer that has another shape than the command can have.
 pub(super) fn unexpected(answer: &Value, effect: Effect) -> Failure {
-    Failure::Answer {
-        answer: format!("{answer:?}"),
-        effect,
-    }
+    // A value of somebody's may be in it: no more of that than tells what kind of answer it is.
+    let answer = format!("{answer:?}").chars().take(80).collect();
+    Failure::Answer { answer, effect }
 }

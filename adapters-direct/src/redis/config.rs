@@ -250,6 +250,10 @@ impl RedisConfig {
             let rule = "be 1 to 128 letters, digits, dashes, underscores and dots";
             return Err(refuse("namespace", rule, &self.namespace));
         }
+        if &*self.namespace == "task" {
+            let rule = "not be task, which begins the keys of the tasks themselves";
+            return Err(refuse("namespace", rule, &self.namespace));
+        }
         let KeyPrefix::Text(prefix) = &self.key_prefix else {
             return Ok(());
         };
@@ -389,6 +393,10 @@ mod tests {
             (
                 check(|config| config.namespace = "a b".into()),
                 "namespace must be 1 to 128 letters, digits, dashes, underscores and dots, it is \"a b\"",
+            ),
+            (
+                check(|config| config.namespace = "task".into()),
+                "namespace must not be task, which begins the keys of the tasks themselves, it is \"task\"",
             ),
             (
                 check(|config| config.key_prefix = KeyPrefix::Text("a||b".into())),

@@ -10,7 +10,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use task_core::ports::{EventBus, Notifier, PortError, StateStore};
-use tokio::time::timeout;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
 use super::TaskApi;
@@ -19,6 +20,9 @@ use crate::telemetry;
 /// Longest wait for one dependency.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a look at the dependencies serves every probe, so that many probes are one look.
+const FRESH: Duration = Duration::from_millis(200);
+
 /// What readiness depends on.
 #[derive(Debug)]
 pub(crate) struct Readiness {
@@ -26,6 +30,8 @@ pub(crate) struct Readiness {
     bus: Arc<dyn EventBus>,
     notifier: Arc<dyn Notifier>,
     stopping: AtomicBool,
+    /// The last look, and when it ended. Locked by whoever looks.
+    seen: Mutex<Option<(Instant, Dependencies)>>,
 }
 
 /// Whether the service is ready, and why not.
@@ -45,17 +51,17 @@ enum ReadyStatus {
     Stopping,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct Dependencies {
     /// Without it nothing works.
     state_store: Dependency,
-    /// Without it events wait.
+    /// Without it events wait; the service stays ready.
     event_bus: Dependency,
     /// Without it notifications wait; the service stays ready.
     notifier: Dependency,
 }
 
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 struct Dependency {
     status: DependencyStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -111,6 +117,7 @@ impl Readiness {
             bus,
             notifier,
             stopping: AtomicBool::new(false),
+            seen: Mutex::default(),
         }
     }
 
@@ -120,33 +127,40 @@ impl Readiness {
     }
 
     async fn report(&self) -> Ready {
-        let (state_store, event_bus, notifier) = tokio::join!(
-            check("state store", DependencyStatus::Down, self.store.check()),
-            check("event bus", DependencyStatus::Down, self.bus.check()),
-            check(
-                "notifier",
-                DependencyStatus::Degraded,
-                self.notifier.check()
-            ),
-        );
-        let down = [&state_store, &event_bus]
-            .iter()
-            .any(|d| d.status == DependencyStatus::Down);
+        let dependencies = self.dependencies().await;
         let status = if self.stopping.load(Ordering::Relaxed) {
             ReadyStatus::Stopping
-        } else if down {
+        } else if dependencies.state_store.status == DependencyStatus::Down {
             ReadyStatus::NotReady
         } else {
             ReadyStatus::Ready
         };
         Ready {
             status,
-            dependencies: Dependencies {
-                state_store,
-                event_bus,
-                notifier,
-            },
+            dependencies,
         }
+    }
+
+    async fn dependencies(&self) -> Dependencies {
+        let mut seen = self.seen.lock().await;
+        if let Some((at, dependencies)) = &*seen
+            && at.elapsed() < FRESH
+        {
+            return dependencies.clone();
+        }
+        let (down, degraded) = (DependencyStatus::Down, DependencyStatus::Degraded);
+        let (state_store, event_bus, notifier) = tokio::join!(
+            check("state store", down, self.store.check()),
+            check("event bus", degraded, self.bus.check()),
+            check("notifier", degraded, self.notifier.check()),
+        );
+        let dependencies = Dependencies {
+            state_store,
+            event_bus,
+            notifier,
+        };
+        *seen = Some((Instant::now(), dependencies.clone()));
+        dependencies
     }
 }
 

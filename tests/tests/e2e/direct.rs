@@ -131,6 +131,33 @@ async fn a_session_in_either_layout_is_stored_published_and_notified() {
 }
 
 #[tokio::test]
+async fn a_foreign_change_that_keeps_our_revision_is_noticed() {
+    let world = World::start().await;
+    let server = world.serve(&[]).await;
+    let (id, tag) = create(&server, "shared").await;
+    let (target, url) = (format!("/tasks/{id}"), world.redis.url());
+    // The replaced service reads, changes, and writes everything back that it read, ours included.
+    let update = [url.as_str(), "update", &id, "status=completed"];
+    Python::shared().await.run("redis_task.py", &update).await;
+
+    let known = [("if-none-match", tag.as_str())];
+    let read = server.send("GET", &target, &known, "").await;
+    assert_eq!(read.status, 200, "a changed task is not the known one");
+    assert_eq!(read.json()["status"], "completed");
+    let stale = [("if-match", tag.as_str())];
+    let back = format!("{target}/status?status=pending");
+    assert_eq!(server.send("PUT", &back, &stale, "").await.status, 412);
+    // The completion that comes after it is another event than any before, and is notified.
+    assert_eq!(server.send("PUT", &back, &[], "").await.status, 200);
+    let done = format!("{target}/status?status=completed");
+    assert_eq!(server.send("PUT", &done, &[], "").await.status, 200);
+    until("the notification arrives", async || {
+        (world.receiver.received().await["count"] == 1).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_the_service_needs_is_named_when_it_is_missing() {
     let mut world = World::start().await;
     world.redis.kill();
