@@ -57,6 +57,6 @@ function legacy.apply(key, state)
     redis.call('DEL', name)
     set(tombstone, '1', state.limit)
   else
-    redis.call('DEL', name)
+    redis.call('DEL', name, tombstone)
   end
 end
