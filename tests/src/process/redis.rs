@@ -114,6 +114,10 @@ impl RedisServer {
         let certificates = encrypted.then(|| Certificates::write_to(directory.path()));
         let tls_port = encrypted.then(free_port);
         let mut lines = configuration(&options, port);
+        if lines.iter().any(|line| line == "cluster-enabled yes") {
+            // The default lies where the operating system takes ports of connections from.
+            lines.push(format!("cluster-port {}", free_port()));
+        }
         if let (Some(certificates), Some(port)) = (&certificates, tls_port) {
             lines.extend(encrypted_port(options.encryption, port, certificates));
         }
