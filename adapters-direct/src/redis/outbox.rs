@@ -15,24 +15,40 @@ const MOST_EVENTS: usize = 1_000;
 const MOST_PLACES: usize = 1_000;
 
 /// Reads the events after a place.
+///
+/// An entry that somebody else put there, and that is no event, is passed over and stays: it holds up
+/// nothing, and whoever put it there may want it back.
 pub(super) async fn pending(
     connection: &Connection,
     stream: &str,
     after: Option<&PendingId>,
     limit: usize,
 ) -> Result<Vec<PendingEvent>, Failure> {
-    let start = match after {
+    let mut start = match after {
         Some(place) => format!("({}", checked(place)?),
         None => "-".to_owned(),
     };
-    if limit == 0 {
-        return Ok(Vec::new());
+    let limit = limit.min(MOST_EVENTS);
+    loop {
+        let mut command = Cmd::new();
+        command.arg("XRANGE").arg(stream).arg(start).arg("+");
+        command.arg("COUNT").arg(limit);
+        let answer = connection.command(&command, Effect::Read).await?;
+        let entries = parts(&answer);
+        let events: Vec<PendingEvent> = entries.iter().filter_map(readable).collect();
+        let last = entries.last().and_then(|last| text(parts(last).first()?));
+        match last {
+            Some(last) if events.is_empty() && limit > 0 => start = format!("({last}"),
+            Some(_) | None => return Ok(events),
+        }
     }
-    let mut command = Cmd::new();
-    command.arg("XRANGE").arg(stream).arg(start).arg("+");
-    command.arg("COUNT").arg(limit.min(MOST_EVENTS));
-    let answer = connection.command(&command, Effect::Read).await?;
-    parts(&answer).iter().map(event).collect()
+}
+
+/// The event of an entry, or a line in the log.
+fn readable(entry: &Value) -> Option<PendingEvent> {
+    event(entry)
+        .inspect_err(|error| tracing::error!(%error, "an entry of the outbox is passed over"))
+        .ok()
 }
 
 /// Removes events; places that are gone already do not matter.

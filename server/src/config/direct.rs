@@ -167,11 +167,22 @@ pub(super) fn redis_url(text: &str) -> Result<String, String> {
         .strip_prefix("redis://")
         .or_else(|| text.strip_prefix("rediss://"));
     let rest = rest.ok_or("must begin with redis:// or rediss://")?;
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let user = authority.rsplit_once('@').map_or("", |(user, _)| user);
-    match user.contains(':') {
+    if rest.contains(['?', '#']) {
+        return Err("must end after the database: no query and no fragment".to_owned());
+    }
+    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+    match user.contains(':') || user.to_ascii_lowercase().contains("%3a") {
         true => Err("must not hold a password, which redis_password_secret names".to_owned()),
         false => Ok(text.to_owned()),
+    }
+}
+
+/// Refuses a list of brokers that begins with somebody's name.
+pub(super) fn kafka_brokers(text: &str) -> Result<String, String> {
+    let is_address = |broker: &str| !broker.is_empty() && !broker.contains(['@', '/', '?', '#']);
+    match text.split(',').all(is_address) {
+        true => Ok(text.to_owned()),
+        false => Err("must be host:port, separated by commas".to_owned()),
     }
 }
 
@@ -184,8 +195,22 @@ mod tests {
         for good in ["redis://a", "rediss://user@a:6380/2", "redis://[::1]:6379"] {
             assert_eq!(redis_url(good).as_deref(), Ok(good));
         }
-        for bad in ["redis://u:p@a", "redis://:p@a/1", "http://a", "a:6379", ""] {
+        for bad in [
+            "redis://u:p@a",
+            "redis://:p@a/1",
+            "redis://u:p/x@a",
+            "redis://u%3Ap@a",
+            "redis://a?password=p",
+            "redis://u:p#x@a",
+            "http://a",
+            "a:6379",
+            "",
+        ] {
             assert!(redis_url(bad).is_err(), "{bad}");
+        }
+        assert!(kafka_brokers("a:1,b:2").is_ok());
+        for bad in ["", "a:1,", "u:p@a:1", "SASL://a:1"] {
+            assert!(kafka_brokers(bad).is_err(), "{bad}");
         }
     }
 

@@ -86,7 +86,7 @@ pub(crate) static KEYS: &[Key] = keys! {
     "bus" "BUS" = "kafka", TaskApi, "What carries events of the direct backend: kafka or redis-streams",
         |c, v| store(&mut c.direct.bus, choice(v, BusKind::ALL, BusKind::as_str));
     "kafka_brokers" "HOST:PORT,.." = "127.0.0.1:9092", TaskApi, "Kafka brokers to begin with",
-        |c, v| store(&mut c.direct.kafka.brokers, filled(v).map(str::to_owned));
+        |c, v| store(&mut c.direct.kafka.brokers, direct::kafka_brokers(v));
     "kafka_security" "HOW" = "plaintext", TaskApi, "How bytes travel to Kafka: plaintext or tls",
         |c, v| store(&mut c.direct.kafka.security, choice(v, KafkaSecurity::ALL, KafkaSecurity::as_str));
     "kafka_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Kafka, instead of the machine's roots",

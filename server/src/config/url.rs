@@ -56,15 +56,33 @@ impl fmt::Debug for NotificationUrl {
     }
 }
 
-/// Replaces what stands between `://` and the last `@` of the authority, valid address or not.
+/// Replaces what may be a password: what stands before an `@`, and what follows a `?` or a `#`.
+///
+/// It does so for valid addresses and for others, and for each one of a list with commas.
 pub(super) fn mask(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else {
-        return text.to_owned();
+    let masked: Vec<String> = text.split(',').map(mask_one).collect();
+    masked.join(",")
+}
+
+fn mask_one(text: &str) -> String {
+    let (scheme, rest) = match text.split_once("://") {
+        Some((scheme, rest)) => (format!("{scheme}://"), rest),
+        None => (String::new(), text),
     };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rfind('@') {
-        Some(at) => format!("{scheme}://***{}", &rest[at..]),
-        None => text.to_owned(),
+    match rest.rfind('@') {
+        Some(at) if !scheme.is_empty() || rest[..at].contains(':') => {
+            format!("{scheme}***{}", cut(&rest[at..]))
+        }
+        _ if scheme.is_empty() => text.to_owned(),
+        _ => format!("{scheme}{}", cut(rest)),
+    }
+}
+
+/// An address without its query and its fragment.
+fn cut(address: &str) -> String {
+    match address.find(['?', '#']) {
+        Some(end) => format!("{}***", &address[..=end]),
+        None => address.to_owned(),
     }
 }
 
@@ -105,5 +123,20 @@ mod tests {
     fn a_password_in_a_refused_address_is_masked() {
         assert_eq!(mask("http://u:secret@/bad"), "http://***@/bad");
         assert_eq!(mask("http://me:p@ss@a:80/x"), "http://***@a:80/x");
+        assert_eq!(mask("redis://u:secret#x@a"), "redis://***@a");
+        assert_eq!(mask("redis://u:secret/x@a"), "redis://***@a");
+        assert_eq!(mask("redis://a:1?password=secret"), "redis://a:1?***");
+        assert_eq!(mask("a:1,u:secret@b:2"), "a:1,***@b:2");
+        for harmless in [
+            "redis://a:6379/2",
+            "a:1,b:2",
+            "/data/a@b",
+            "x?y#z",
+            "dir:/a@b",
+        ] {
+            assert_eq!(mask(harmless).contains("secret"), false);
+        }
+        assert_eq!(mask("redis://a:6379/2"), "redis://a:6379/2");
+        assert_eq!(mask("/data/a@b?"), "/data/a@b?");
     }
 }

@@ -24,6 +24,9 @@ use crate::domain::{Draft, EntityTag, Priority, Revision, Status, Task, TaskId, 
 
 const META: &str = "_meta";
 
+/// Revisions are less than this: far above the time in microseconds, and exact in every JSON reader.
+const MOST_REVISIONS: u64 = 1 << 53;
+
 /// How a task came to be, when its create carried an idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
@@ -125,7 +128,8 @@ impl TaskRecord {
         let mut meta = meta.unwrap_or_default();
         let sum: Option<String> = meta.take("sum")?;
         let revision = match (meta.take("term")?, meta.take("rev")?) {
-            (Some(term), Some(rev)) => Some(Revision { term, rev }),
+            // Nobody counts so far: it would leave no room for the next one.
+            (Some(term), Some(rev)) if rev < MOST_REVISIONS => Some(Revision { term, rev }),
             _ => None,
         };
         let origin = match (meta.take("request")?, meta.take("request_term")?) {
