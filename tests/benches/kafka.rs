@@ -26,9 +26,11 @@ const PAYLOAD_BYTES: usize = 700;
 
 const TOPIC: &str = "bench";
 
+/// Turns of each in a round. They are short, because how many events share a request comes in phases.
+const TURNS: u32 = 20;
+
 /// One round, events a second.
 struct Rates {
-    /// The better turn of the one before and the one after.
     bare: f64,
     port: f64,
     /// One event at a time.
@@ -56,22 +58,26 @@ pub(crate) fn publish_rate(options: &Options) -> BenchResult<Row> {
     };
     let port = Sender::Port(Arc::new(bus));
     let bare = Sender::Bare(bare_producer(&broker)?);
-    let load = |sender: &Sender, at_once| runtime.block_on(publish(sender, at_once, options));
+    let time = options.load_time() / TURNS;
+    let in_turns = |at_once| -> BenchResult<(Published, Published)> {
+        let (mut by_bare, mut by_port) = (Published::default(), Published::default());
+        for _ in 0..TURNS {
+            by_bare.add(&runtime.block_on(publish(&bare, at_once, time))?);
+            by_port.add(&runtime.block_on(publish(&port, at_once, time))?);
+        }
+        Ok((by_bare, by_port))
+    };
     let mut rounds = Vec::new();
     for _ in 0..=options.rounds() {
-        let before = load(&bare, AT_ONCE)?;
-        let through_port = load(&port, AT_ONCE)?;
-        let after = load(&bare, AT_ONCE)?;
-        let alone_before = load(&bare, 1)?.rate;
-        let port_alone = load(&port, 1)?.rate;
-        let alone_after = load(&bare, 1)?.rate;
+        let (bare, port) = in_turns(AT_ONCE)?;
+        let (bare_alone, port_alone) = in_turns(1)?;
         rounds.push(Rates {
-            bare: before.rate.max(after.rate),
-            port: through_port.rate,
-            bare_alone: alone_before.max(alone_after),
-            port_alone,
-            bare_cpu_us: before.cpu_us.min(after.cpu_us),
-            port_cpu_us: through_port.cpu_us,
+            bare: bare.rate(),
+            port: port.rate(),
+            bare_alone: bare_alone.rate(),
+            port_alone: port_alone.rate(),
+            bare_cpu_us: bare.cpu_us(),
+            port_cpu_us: port.cpu_us(),
         });
     }
     rounds.remove(0);
@@ -152,16 +158,34 @@ impl Sender {
     }
 }
 
-/// What one load came to.
+/// What loads came to.
+#[derive(Default)]
 struct Published {
-    rate: f64,
-    cpu_us: f64,
+    count: u64,
+    elapsed: Duration,
+    processor: Duration,
 }
 
-async fn publish(sender: &Sender, at_once: usize, options: &Options) -> BenchResult<Published> {
+impl Published {
+    fn add(&mut self, other: &Self) {
+        self.count += other.count;
+        self.elapsed += other.elapsed;
+        self.processor += other.processor;
+    }
+
+    fn rate(&self) -> f64 {
+        per_second(self.count, self.elapsed)
+    }
+
+    fn cpu_us(&self) -> f64 {
+        1e6 / per_second(self.count, self.processor)
+    }
+}
+
+async fn publish(sender: &Sender, at_once: usize, time: Duration) -> BenchResult<Published> {
     let used = processor_time(std::process::id())?;
     let begin = Instant::now();
-    let end = begin + options.load_time() / 2;
+    let end = begin + time;
     let payload = Bytes::from(vec![b'x'; PAYLOAD_BYTES]);
     let mut running = JoinSet::new();
     for publisher in 0..at_once {
@@ -184,8 +208,9 @@ async fn publish(sender: &Sender, at_once: usize, options: &Options) -> BenchRes
     while let Some(ended) = running.join_next().await {
         count += ended??;
     }
-    let rate = per_second(count, begin.elapsed());
-    let used = processor_time(std::process::id())? - used;
-    let cpu_us = 1e6 / per_second(count, used);
-    Ok(Published { rate, cpu_us })
+    Ok(Published {
+        count,
+        elapsed: begin.elapsed(),
+        processor: processor_time(std::process::id())? - used,
+    })
 }

@@ -165,7 +165,7 @@ impl Subscriber {
     /// Reads what has arrived, without waiting.
     fn read_ahead(&mut self) {
         for _ in 0..AT_ONCE {
-            if self.pending.is_some() || self.is_full() {
+            if self.pending.is_some() || self.in_hand().is_full() {
                 return;
             }
             match Message::receive(&self.member.consumer).now_or_never() {
@@ -225,26 +225,46 @@ impl Subscriber {
         }
     }
 
-    fn is_full(&self) -> bool {
-        let in_hand = self.dispatcher.in_hand() + self.burials.len();
-        in_hand >= MAX_IN_HAND || self.partitions.bytes() >= MAX_BYTES_IN_HAND
+    fn in_hand(&self) -> InHandTotal {
+        InHandTotal {
+            events: self.dispatcher.in_hand() + self.burials.len(),
+            bytes: self.partitions.bytes(),
+        }
     }
 
     /// Stops reading while too much is in hand. The queue is polled all the same: a member that
     /// does not ask is thrown out of its group.
     fn adjust_flow(&mut self) {
-        let in_hand = self.dispatcher.in_hand() + self.burials.len();
-        let bytes = self.partitions.bytes();
-        let flow = match self.flow {
+        let in_hand = self.in_hand();
+        let flow = in_hand.flow(self.flow);
+        if flow != self.flow {
+            tracing::debug!(?flow, ?in_hand, group = %self.subscription.group, "reading");
+            self.member.flow(flow, self.partitions.numbers());
+            self.flow = flow;
+        }
+    }
+}
+
+/// Unfinished events of one member.
+#[derive(Debug, Clone, Copy)]
+struct InHandTotal {
+    events: usize,
+    bytes: usize,
+}
+
+impl InHandTotal {
+    fn is_full(self) -> bool {
+        self.events >= MAX_IN_HAND || self.bytes >= MAX_BYTES_IN_HAND
+    }
+
+    /// Whether to read now. Reading again fetches again, so it waits until there is room for much.
+    fn flow(self, flow: Flow) -> Flow {
+        let has_room = self.events <= MAX_IN_HAND / 2 && self.bytes <= MAX_BYTES_IN_HAND / 2;
+        match flow {
             Flow::Flowing if self.is_full() => Flow::Paused,
-            Flow::Paused if in_hand <= MAX_IN_HAND / 2 && bytes <= MAX_BYTES_IN_HAND / 2 => {
-                Flow::Flowing
-            }
-            Flow::Flowing | Flow::Paused => return,
-        };
-        tracing::debug!(?flow, in_hand, bytes, group = %self.subscription.group, "reading");
-        self.member.flow(flow, self.partitions.numbers());
-        self.flow = flow;
+            Flow::Paused if has_room => Flow::Flowing,
+            Flow::Flowing | Flow::Paused => flow,
+        }
     }
 }
 
@@ -305,4 +325,26 @@ fn is_passing(error: &KafkaError) -> bool {
                 | Code::NotLeaderForPartition
         )
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reading_stops_at_either_limit_and_goes_on_with_half_of_both() {
+        use Flow::{Flowing, Paused};
+        const BYTES: usize = MAX_BYTES_IN_HAND;
+        for (flow, events, bytes, expected) in [
+            (Flowing, 9_999, BYTES - 1, Flowing),
+            (Flowing, 10_000, 0, Paused),
+            (Flowing, 0, BYTES, Paused),
+            (Paused, 5_001, 0, Paused),
+            (Paused, 0, BYTES / 2 + 1, Paused),
+            (Paused, 5_000, BYTES / 2, Flowing),
+        ] {
+            let in_hand = InHandTotal { events, bytes };
+            assert_eq!(in_hand.flow(flow), expected, "{flow:?} with {in_hand:?}");
+        }
+    }
 }

@@ -58,6 +58,41 @@ async fn what_is_finished_behind_a_failing_event_does_not_come_again() {
     running.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_events_than_a_member_takes_in_hand_are_all_handled_once() {
+    const EVENTS: usize = 15_000;
+    let broker = KafkaBroker::shared().await;
+    broker.create_topic("much", 3).await;
+    broker.create_topic("much.dead", 1).await;
+    let bus = bus(broker);
+    let (slow, mut calls) = Slow::new();
+    let handler = Arc::<Slow>::clone(&slow);
+    let running = bus.subscribe(subscription("much", "g"), handler).await;
+    let mut publishing = tokio::task::JoinSet::new();
+    for n in 0..EVENTS {
+        let bus = bus.clone();
+        publishing.spawn(async move { bus.publish(&event("much", &format!("k-{n}"), "{}")).await });
+        // As many as the producer's queue takes.
+        if publishing.len() >= 5_000 {
+            publishing.join_next().await.unwrap().unwrap().unwrap();
+        }
+    }
+    for published in publishing.join_all().await {
+        published.unwrap();
+    }
+    // All of them are in the log and none is answered: the member has stopped reading by now, or
+    // will at its limit.
+    slow.may_end.add_permits(2 * EVENTS);
+    let mut handled = std::collections::BTreeSet::new();
+    while handled.len() < EVENTS {
+        let call = tokio::time::timeout(super::PATIENCE, calls.recv()).await;
+        let key = call.expect("a call in time").unwrap();
+        assert!(handled.insert(key), "one event came twice");
+    }
+    running.unwrap().stop().await;
+    assert!(calls.try_recv().is_err(), "one event came twice");
+}
+
 /// Calls wait for permission.
 #[derive(Debug)]
 struct Slow {
