@@ -55,6 +55,11 @@ impl Brokers {
 }
 
 impl KafkaEventBus {
+    #[cfg(test)]
+    pub(super) fn brokers(&self) -> Arc<Brokers> {
+        Arc::clone(&self.brokers)
+    }
+
     /// Prepares the producer. Brokers are sought in the background; none need be there.
     ///
     /// Dropping the last clone discards what is not acknowledged, and blocks for up to 0.6 s.

@@ -64,6 +64,8 @@ impl Subscriber {
         if let Err(error) = self.member.assign(self.partitions.offsets()) {
             tracing::error!(%error, group = %self.subscription.group, "partitions are not read");
         }
+        // A pause would outlive the rebalance.
+        self.member.flow(Flow::Flowing, self.partitions.numbers());
         self.flow = Flow::Flowing;
         let group = &self.subscription.group;
         tracing::info!(topic = %self.subscription.topic, %group, partitions = ?numbers, "assigned");

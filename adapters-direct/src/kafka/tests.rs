@@ -1,16 +1,26 @@
-//! The producer against librdkafka's own mock of a cluster, which fails as told.
+//! Producer and member against librdkafka's own mock of a cluster, which fails as told.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt as _;
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
-use task_core::ports::{ErrorKind, Event, EventBus, Outcome, PortError, Retry, Topic};
+use task_core::background::Background;
+use task_core::ports::{
+    Answer, Delivery, ErrorKind, Event, EventBus, EventHandler, Group, Outcome, PortError, Retry,
+    StartAt, Subscription, Topic,
+};
+use tokio::sync::oneshot;
 
 use super::error::{Failure, port_error};
+use super::member::{self, Flow, Loss};
+use super::message::Message;
 use super::producer::{Producer, Record};
+use super::subscription::Subscriber;
 use super::{KafkaConfig, KafkaEventBus, client};
 
 type Cluster = MockCluster<'static, DefaultProducerContext>;
@@ -187,4 +197,58 @@ async fn a_missing_topic_is_named_and_made_by_nobody() {
         assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
         assert!(error.to_string().contains("topic absent"), "{error}");
     }
+}
+
+#[derive(Debug)]
+struct Acknowledges;
+
+#[async_trait]
+impl EventHandler for Acknowledges {
+    async fn handle(&self, _: &Delivery) -> Answer {
+        Answer::Ack
+    }
+}
+
+#[tokio::test]
+async fn a_rebalance_ends_a_pause_of_reading() {
+    let cluster = cluster(1);
+    let config = config(&cluster.bootstrap_servers());
+    let bus = KafkaEventBus::open(config).expect("a bus");
+    let created = cluster.create_topic("tasks.dead", 1, 1);
+    created.expect("a topic of the mock cluster");
+    bus.publish(&event()).await.expect("an answer");
+    let subscription = Subscription {
+        start: StartAt::Beginning,
+        ..Subscription::new(Topic::new(TOPIC), Group::new("g"))
+    };
+    let brokers = bus.brokers();
+    let joined = Subscriber::join(brokers, subscription, Arc::new(Acknowledges)).await;
+    let (mut subscriber, _joined) = joined.expect("a member");
+    let (tell, told) = oneshot::channel();
+    let running = Background::spawn("the case", |mut stop| async move {
+        // librdkafka says what the group wants while it is asked for messages.
+        let assigned = loop {
+            tokio::select! {
+                Some(event) = subscriber.member.events.recv() => break event,
+                _ = Message::receive(&subscriber.member.consumer) => {}
+            }
+        };
+        subscriber.answer(assigned, &mut stop).await;
+        let numbers: Vec<i32> = subscriber.partitions.numbers().collect();
+        subscriber
+            .member
+            .flow(Flow::Paused, numbers.iter().copied());
+        subscriber
+            .answer(member::Event::Revoked(Loss::Orderly), &mut stop)
+            .await;
+        subscriber
+            .answer(member::Event::Assigned(numbers), &mut stop)
+            .await;
+        let read = Message::receive(&subscriber.member.consumer);
+        let read = tokio::time::timeout(Duration::from_secs(10), read).await;
+        let _ = tell.send(read.is_ok());
+        subscriber.leave().await;
+    });
+    assert!(told.await.expect("an answer"), "nothing is read any more");
+    running.stop().await;
 }

@@ -127,14 +127,8 @@ mod tests {
         assert_eq!(mask("redis://u:secret/x@a"), "redis://***@a");
         assert_eq!(mask("redis://a:1?password=secret"), "redis://a:1?***");
         assert_eq!(mask("a:1,u:secret@b:2"), "a:1,***@b:2");
-        for harmless in [
-            "redis://a:6379/2",
-            "a:1,b:2",
-            "/data/a@b",
-            "x?y#z",
-            "dir:/a@b",
-        ] {
-            assert_eq!(mask(harmless).contains("secret"), false);
+        for harmless in ["redis://a:6379/2", "a:1,b:2", "/data/a@b", "x?y#z"] {
+            assert_eq!(mask(harmless), harmless);
         }
         assert_eq!(mask("redis://a:6379/2"), "redis://a:6379/2");
         assert_eq!(mask("/data/a@b?"), "/data/a@b?");

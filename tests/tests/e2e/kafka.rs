@@ -46,7 +46,8 @@ fn event(topic: &str, key: &str, payload: impl Into<Bytes>) -> Event {
     }
 }
 
-/// A subscription from the beginning, which tries again at once and for long.
+/// A subscription from the beginning, which tries again at once and for long. A group that other cases
+/// join as well, even for other topics, would have its partitions moved with theirs.
 fn subscription(topic: &str, group: &str) -> Subscription {
     Subscription {
         start: StartAt::Beginning,
@@ -55,7 +56,7 @@ fn subscription(topic: &str, group: &str) -> Subscription {
             first_pause: Duration::from_millis(10),
             longest_pause: Duration::from_millis(100),
         },
-        ..Subscription::new(Topic::new(topic), Group::new(group))
+        ..Subscription::new(Topic::new(topic), Group::new(format!("{topic}.{group}")))
     }
 }
 

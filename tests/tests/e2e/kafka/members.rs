@@ -86,7 +86,9 @@ async fn more_events_than_a_member_takes_in_hand_are_all_handled_once() {
     let mut handled = std::collections::BTreeSet::new();
     while handled.len() < EVENTS {
         let call = tokio::time::timeout(super::PATIENCE, calls.recv()).await;
-        let key = call.expect("a call in time").unwrap();
+        let key = call
+            .unwrap_or_else(|_| panic!("only {} calls", handled.len()))
+            .unwrap();
         assert!(handled.insert(key), "one event came twice");
     }
     running.unwrap().stop().await;
@@ -123,6 +125,46 @@ impl EventHandler for Slow {
         self.running.store(false, Ordering::SeqCst);
         Answer::Ack
     }
+}
+
+#[tokio::test]
+async fn what_is_in_hand_when_a_member_stops_comes_to_the_next_one() {
+    const EVENTS: usize = 50;
+    let broker = KafkaBroker::shared().await;
+    broker.create_topic("in-hand", 1).await;
+    broker.create_topic("in-hand.dead", 1).await;
+    let bus = bus(broker);
+    for n in 0..EVENTS {
+        let event = event("in-hand", &format!("k-{n}"), n.to_string());
+        bus.publish(&event).await.unwrap();
+    }
+    let (slow, mut calls) = Slow::new();
+    let handler = Arc::<Slow>::clone(&slow);
+    let members = subscription("in-hand", "g");
+    let one = bus.subscribe(members.clone(), handler).await.unwrap();
+    let mut begun = Vec::new();
+    while begun.len() < members.concurrency {
+        begun.push(calls.recv().await.unwrap());
+    }
+    // The calls that run end well; what waits behind them was read and not handled.
+    slow.may_end.add_permits(EVENTS);
+    one.stop().await;
+    while let Ok(key) = calls.try_recv() {
+        begun.push(key);
+    }
+    let (handler, mut heard) = telling(|_| Answer::Ack);
+    let two = bus.subscribe(members, handler).await.unwrap();
+    bus.publish(&event("in-hand", "mark", "mark"))
+        .await
+        .unwrap();
+    while begun.len() < EVENTS {
+        begun.push(heard.next().await.key.to_string());
+    }
+    begun.sort();
+    let mut all: Vec<String> = (0..EVENTS).map(|n| format!("k-{n}")).collect();
+    all.sort();
+    assert_eq!(begun, all);
+    two.stop().await;
 }
 
 /// A member in the middle of a call, and one that takes its partition over.
