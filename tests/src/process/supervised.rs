@@ -71,12 +71,8 @@ impl Supervised {
 
     /// Sends a signal, for example `STOP`; it must run.
     pub(super) fn signal(&self, name: &str) {
-        let id = self.id.to_string();
-        let sent = Command::new("kill")
-            .args(["-s", name, id.as_str()])
-            .status();
-        let sent = sent.is_ok_and(|status| status.success());
-        assert!(sent, "cannot send {name} to {id}:\n{}", self.log());
+        let sent = signal(self.id, name);
+        assert!(sent, "cannot send {name} to {}:\n{}", self.id, self.log());
     }
 
     /// Kills it, paused or not, and waits until it is gone. Its directory stays.
@@ -89,8 +85,13 @@ impl Supervised {
 
     /// Asks it to stop, and waits until it is gone. Its directory stays.
     pub(super) async fn stop(&mut self) {
+        self.stop_by("TERM").await;
+    }
+
+    /// Asks it to stop by another signal, and waits until it is gone.
+    pub(super) async fn stop_by(&mut self, signal: &str) {
         if self.is_running() {
-            self.signal("TERM");
+            self.signal(signal);
         }
         until("a server has stopped", async || {
             (!self.is_running()).then_some(())
@@ -121,6 +122,33 @@ impl Drop for Supervised {
             self.abandon();
         }
     }
+}
+
+/// Sends a signal, for example `STOP`; answers whether there was a process to get it.
+pub(super) fn signal(id: u32, name: &str) -> bool {
+    let id = id.to_string();
+    let sent = Command::new("kill")
+        .args(["-s", name, id.as_str()])
+        .stderr(Stdio::null())
+        .status();
+    sent.is_ok_and(|status| status.success())
+}
+
+/// The processes that a process has started and that still run.
+pub(super) fn children(id: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let list = list.unwrap_or_default();
+    let ids = list.split_whitespace().map(str::parse);
+    ids.filter_map(Result::ok).collect()
+}
+
+/// Whether a process is gone, or is a zombie that nobody has waited for.
+pub(super) fn has_ended(id: u32) -> bool {
+    let state = fs::read_to_string(format!("/proc/{id}/stat"));
+    // The name before it may hold anything.
+    state.map_or(true, |line| {
+        line.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
+    })
 }
 
 #[cfg(test)]
