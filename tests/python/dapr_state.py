@@ -19,12 +19,10 @@ import json
 import sys
 
 from dapr.clients import DaprClient
-from dapr.clients.grpc._state import Concurrency, StateOptions
 from dapr.conf import settings
 
 STORE = "statestore"
 PUBSUB = "pubsub"
-FIRST_WINS = StateOptions(concurrency=Concurrency.first_write)
 
 
 def key(task_id):
@@ -32,13 +30,11 @@ def key(task_id):
 
 
 def save(client, text, etag=None):
-    task = json.loads(text)
-    store(client, task, etag)
+    store(client, json.loads(text), etag)
 
 
 def store(client, task, etag):
-    options = FIRST_WINS if etag else None
-    client.save_state(STORE, key(task["id"]), json.dumps(task), etag=etag, options=options)
+    client.save_state(STORE, key(task["id"]), json.dumps(task), etag=etag)
 
 
 def load(client, task_id):
@@ -61,8 +57,7 @@ def update(client, task_id, *changes):
 
 
 def delete(client, task_id, etag=None):
-    options = FIRST_WINS if etag else None
-    client.delete_state(STORE, key(task_id), etag=etag, options=options)
+    client.delete_state(STORE, key(task_id), etag=etag)
 
 
 def publish(client, topic, *events):

@@ -1,6 +1,7 @@
 //! The real Dapr: sidecars, what they find each other by, and the services behind actors and reminders.
 //!
-//! Everything listens on loopback, on ports of its own that it keeps over restarts. Nothing is started that a case
+//! Everything listens on loopback, on ports of its own that it keeps over restarts; only the health ports of
+//! [`Placement`], [`Scheduler`] and [`Sentry`] cannot be kept there. Nothing is started that a case
 //! does not ask for: state, events, invocation and secrets need a [`Sidecar`] and no more; actors and workflows need a
 //! [`Placement`] and a [`Scheduler`] as well.
 

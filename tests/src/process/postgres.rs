@@ -201,8 +201,19 @@ pub async fn query(connection: &str, statement: &str) -> String {
 /// What `psql` says when it is refused or not answered.
 pub async fn try_query(connection: &str, statement: &str) -> Result<String, String> {
     let run = tokio::process::Command::new(programs().join("psql"))
-        .args(["--no-psqlrc", "--no-password", "--no-align", "--tuples-only"])
-        .args(["--set", "ON_ERROR_STOP=1", "--quiet", "--dbname", connection])
+        .args([
+            "--no-psqlrc",
+            "--no-password",
+            "--no-align",
+            "--tuples-only",
+        ])
+        .args([
+            "--set",
+            "ON_ERROR_STOP=1",
+            "--quiet",
+            "--dbname",
+            connection,
+        ])
         .args(["--command", statement])
         .stdin(Stdio::null())
         .kill_on_drop(true)

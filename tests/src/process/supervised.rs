@@ -147,7 +147,9 @@ pub(super) fn has_ended(id: u32) -> bool {
     let state = fs::read_to_string(format!("/proc/{id}/stat"));
     // The name before it may hold anything.
     state.map_or(true, |line| {
-        line.rsplit(") ").next().is_some_and(|rest| rest.starts_with(['Z', 'X']))
+        line.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with(['Z', 'X']))
     })
 }
 

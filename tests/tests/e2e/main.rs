@@ -9,6 +9,8 @@ mod cli;
 mod concurrency;
 mod contract;
 mod crash;
+mod dapr_app;
+mod dapr_stack;
 mod faults;
 mod history;
 mod legacy;

@@ -121,7 +121,10 @@ impl Scheduler {
             // What sidecars are told to connect to.
             ("--override-broadcast-host-port", loopback(port).into()),
         ];
-        words.extend(more.into_iter().flat_map(|(name, value): (&str, OsString)| [name.into(), value]));
+        words.extend(
+            more.into_iter()
+                .flat_map(|(name, value): (&str, OsString)| [name.into(), value]),
+        );
         let service = Service::start(words, directory, (health, HEALTH)).await;
         Self { service, port }
     }
@@ -147,9 +150,15 @@ impl Sentry {
         let directory = TestDirectory::new("sentry");
         let credentials = directory.path().join("credentials");
         std::fs::create_dir(&credentials).expect("a test directory can be written");
+        // It does not start without one.
+        let configuration = directory.path().join("configuration.yaml");
+        let written = std::fs::write(&configuration, "kind: Configuration");
+        written.expect("a test directory can be written");
         let mut words = words(sentry_program(), port, health);
         words.push("--issuer-credentials".into());
         words.push(credentials.clone().into());
+        words.push("--config".into());
+        words.push(configuration.into());
         let service = Service::start(words, directory, (health, HEALTH)).await;
         Self {
             service,
@@ -172,8 +181,9 @@ fn words(program: OsString, port: u16, health: u16) -> Vec<OsString> {
         format!("--port={port}"),
         "--listen-address=127.0.0.1".to_owned(),
         format!("--healthz-port={health}"),
+        // Version 1.16 does not heed it and listens on every address.
         "--healthz-listen-address=127.0.0.1".to_owned(),
-        // Their port listens on every address, whatever is asked for.
+        // Nor would it heed where metrics are to be asked for.
         "--enable-metrics=false".to_owned(),
     ];
     words.extend(arguments.map(OsString::from));

@@ -220,12 +220,20 @@ impl Sidecar {
         format!("http://{}", loopback(self.ports.grpc))
     }
 
-    /// Sends one request to the HTTP API on a connection of its own, with the token if there is one.
+    /// Sends one request to the HTTP API on a connection of its own, with the token unless the headers have one.
     ///
     /// # Panics
     /// If there is no answer.
-    pub async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &str) -> Response {
-        let token = self.api_token.as_deref().map(|token| (API_TOKEN, token));
+    pub async fn send(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Response {
+        let given = headers.iter().any(|(name, _)| *name == API_TOKEN);
+        let token = self.api_token.as_deref().filter(|_| !given);
+        let token = token.map(|token| (API_TOKEN, token));
         let headers: Vec<_> = headers.iter().copied().chain(token).collect();
         let answer = ask(self.ports.http, method, path, &headers, body).await;
         answer.unwrap_or_else(|error| panic!("{method} {path}: {error}\n{}", self.log()))
@@ -319,10 +327,19 @@ fn words(options: &SidecarOptions, ports: Ports, directory: &Path) -> Vec<OsStri
         ("--dapr-listen-addresses", "127.0.0.1".to_owned()),
         ("--dapr-http-port", ports.http.to_string()),
         ("--dapr-grpc-port", ports.grpc.to_string()),
-        ("--dapr-internal-grpc-listen-address", "127.0.0.1".to_owned()),
+        (
+            "--dapr-internal-grpc-listen-address",
+            "127.0.0.1".to_owned(),
+        ),
         ("--dapr-internal-grpc-port", ports.internal.to_string()),
-        ("--resources-path", resources_in(directory).display().to_string()),
-        ("--config", configuration_in(directory).display().to_string()),
+        (
+            "--resources-path",
+            resources_in(directory).display().to_string(),
+        ),
+        (
+            "--config",
+            configuration_in(directory).display().to_string(),
+        ),
     ];
     let app = options.app.iter().flat_map(|app| {
         [
