@@ -7,6 +7,7 @@
 
 mod component;
 mod control_plane;
+mod options;
 mod service;
 mod sidecar;
 
@@ -16,7 +17,8 @@ use std::sync::OnceLock;
 
 pub use component::{Component, self_hosted};
 pub use control_plane::{Placement, Scheduler, Sentry};
-pub use sidecar::{App, Names, Protocol, Readiness, Sidecar, SidecarOptions};
+pub use options::{App, Names, Protocol, Readiness, SidecarOptions};
+pub use sidecar::Sidecar;
 
 use super::installed::installed;
 

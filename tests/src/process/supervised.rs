@@ -179,6 +179,24 @@ mod tests {
         assert!(!directory.path().exists(), "its directory is left behind");
     }
 
+    #[tokio::test]
+    async fn what_a_server_has_started_ends_with_it_even_if_paused() {
+        let directory = TestDirectory::new("supervised");
+        let words = ["sh", "-c", "sleep 300 & wait"].map(OsString::from);
+        let mut server = Supervised::start(&words, directory.path());
+        let child = until("the server has started another", async || {
+            children(server.id()).first().copied()
+        })
+        .await;
+        assert!(signal(child, "STOP"));
+        assert!(!has_ended(child));
+        server.abandon();
+        until("the other has ended", async || {
+            has_ended(child).then_some(())
+        })
+        .await;
+    }
+
     #[test]
     fn a_killed_server_leaves_its_directory_for_the_next_start() {
         let directory = TestDirectory::new("supervised");

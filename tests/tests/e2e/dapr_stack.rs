@@ -47,6 +47,14 @@ async fn save(sidecar: &Sidecar, key: &str, value: &Value) {
     assert_eq!(answer.status, 204, "{}", answer.text());
 }
 
+/// What the script with the SDK prints.
+async fn python(sidecar: &Sidecar, arguments: &[&str]) -> String {
+    let ports = [sidecar.http_port(), sidecar.grpc_port()].map(|port| port.to_string());
+    let arguments = [&[&*ports[0], &*ports[1]], arguments].concat();
+    let python = Python::with_dapr().await;
+    python.run("dapr_state.py", &arguments).await
+}
+
 async fn read(sidecar: &Sidecar, key: &str) -> Value {
     let answer = sidecar
         .send("GET", &format!("{STATE}/{key}"), &[], "")
@@ -58,7 +66,6 @@ async fn read(sidecar: &Sidecar, key: &str) -> Value {
 #[tokio::test]
 async fn a_task_is_the_same_hash_for_the_sidecar_for_redis_and_for_python() {
     let server = RedisServer::shared().await;
-    let python = Python::with_dapr().await;
     let url = server.next_database_url();
     let store = Component::redis_state("statestore", &url).with("actorStateStore", "true");
     let sidecar = Sidecar::start(SidecarOptions::of("task-api", [store])).await;
@@ -73,12 +80,7 @@ async fn a_task_is_the_same_hash_for_the_sidecar_for_redis_and_for_python() {
     assert_eq!(stored, task);
     assert_eq!(field("version").await, "1");
 
-    let ports = [sidecar.http_port(), sidecar.grpc_port()].map(|port| port.to_string());
-    let run = async |arguments: &[&str]| {
-        let ports = [ports[0].as_str(), ports[1].as_str()];
-        let arguments = [&ports[..], arguments].concat();
-        python.run("dapr_state.py", &arguments).await
-    };
+    let run = async |arguments: &[&str]| python(&sidecar, arguments).await;
     let seen: Value = serde_json::from_str(&run(&["get", "1"]).await).unwrap();
     assert_eq!(seen, json!({"task": task, "etag": "1"}));
     run(&["update", "1", "title=second"]).await;
@@ -113,14 +115,23 @@ async fn an_event_reaches_the_app_on_every_pubsub_and_from_python() {
         assert_eq!(delivered["data"], event);
         assert_eq!(delivered["topic"], "task-events");
 
-        let ports = [sidecar.http_port(), sidecar.grpc_port()].map(|port| port.to_string());
         let event = json!({"event_type": "task.completed", "task_id": "1"});
-        let text = event.to_string();
-        let arguments = [&ports[0], &ports[1], "publish", "task-events", &text];
-        let python = Python::with_dapr().await;
-        python.run("dapr_state.py", &arguments).await;
+        python(&sidecar, &["publish", "task-events", &event.to_string()]).await;
         assert_eq!(app.next("/events").await.json()["data"], event);
     }
+}
+
+#[tokio::test]
+async fn python_receives_what_was_published_before_it_came() {
+    let server = RedisServer::shared().await;
+    let pubsub = Component::redis_pubsub("pubsub", &server.next_database_url());
+    let sidecar = Sidecar::start(SidecarOptions::of("task-api", [pubsub])).await;
+    let event = json!({"event_type": "task.completed", "task_id": "1"});
+    publish(&sidecar, &event).await;
+    let received = python(&sidecar, &["receive", "task-events", "1"]).await;
+    let received: Value = serde_json::from_str(&received).unwrap();
+    assert_eq!(received["data"], event);
+    assert_eq!(received["source"], "task-api");
 }
 
 #[tokio::test]

@@ -1,10 +1,11 @@
-//! Sidecars: `daprd` beside an app, or alone.
+//! `daprd`, and what may happen to one.
 
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::component::quoted;
+use super::options::{SidecarOptions, names_in};
 use super::service::{Service, ask};
 use super::{loopback, program};
 use crate::process::port::free_port;
@@ -12,135 +13,6 @@ use crate::process::{Response, TestDirectory};
 
 /// The header that carries the token of [`SidecarOptions::api_token`].
 const API_TOKEN: &str = "dapr-api-token";
-
-/// How a sidecar talks to its app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Protocol {
-    /// HTTP/1.1.
-    #[default]
-    Http,
-    /// HTTP/2 without encryption.
-    H2c,
-    /// gRPC without encryption.
-    Grpc,
-}
-
-impl Protocol {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Http => "http",
-            Self::H2c => "h2c",
-            Self::Grpc => "grpc",
-        }
-    }
-}
-
-/// The app that a sidecar stands beside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct App {
-    /// Where it listens on loopback.
-    pub port: u16,
-    /// What it speaks there.
-    pub protocol: Protocol,
-}
-
-/// What a start waits for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Readiness {
-    /// All of it; the app listens, if there is one, and has told what it subscribes to.
-    #[default]
-    Complete,
-    /// The components and the API, for an app that starts later.
-    Outbound,
-}
-
-impl Readiness {
-    fn path(self) -> &'static str {
-        match self {
-            Self::Complete => "/v1.0/healthz",
-            Self::Outbound => "/v1.0/healthz/outbound",
-        }
-    }
-}
-
-/// The file in which the sidecars of a test find each other, in place of multicast.
-#[derive(Debug)]
-pub struct Names(TestDirectory);
-
-impl Names {
-    /// A file that nobody is in.
-    #[must_use]
-    pub fn new() -> Self {
-        Self(TestDirectory::new("dapr-names"))
-    }
-
-    /// The file.
-    #[must_use]
-    pub fn path(&self) -> PathBuf {
-        names_in(&self.0)
-    }
-}
-
-impl Default for Names {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-fn names_in(directory: &TestDirectory) -> PathBuf {
-    directory.path().join("names.db")
-}
-
-/// How a [`Sidecar`] is started.
-#[derive(Debug, Clone, Default)]
-pub struct SidecarOptions {
-    /// The app id, by which others call it and under which its state is kept; see [`SidecarOptions::of`].
-    pub app_id: String,
-    /// The app, if there is one.
-    pub app: Option<App>,
-    /// What the start waits for.
-    pub readiness: Readiness,
-    /// Texts of YAML: components, subscriptions, resiliency; see [`super::Component`].
-    pub resources: Vec<String>,
-    /// Lines of YAML that the `spec` of the configuration has beside the resolution of names.
-    pub configuration: String,
-    /// Where it finds other sidecars, [`Names::path`]; alone if absent.
-    pub names: Option<PathBuf>,
-    /// [`super::Placement::address`], for actors.
-    pub placement: Option<String>,
-    /// [`super::Scheduler::address`], for reminders and workflows.
-    pub scheduler: Option<String>,
-    /// What the sidecar asks of its callers, in letters and digits.
-    pub api_token: Option<String>,
-    /// What the sidecar shows its app, in letters and digits.
-    pub app_token: Option<String>,
-    /// More arguments of `daprd`.
-    pub arguments: Vec<String>,
-    /// More variables of its environment.
-    pub environment: Vec<(String, String)>,
-}
-
-impl SidecarOptions {
-    /// A sidecar of this app id, without an app and with these resources.
-    #[must_use]
-    pub fn of(app_id: &str, resources: impl IntoIterator<Item = impl ToString>) -> Self {
-        Self {
-            app_id: app_id.to_owned(),
-            resources: resources.into_iter().map(|one| one.to_string()).collect(),
-            ..Self::default()
-        }
-    }
-
-    /// Puts it beside an app that speaks HTTP.
-    #[must_use]
-    pub fn beside(mut self, port: u16) -> Self {
-        self.app = Some(App {
-            port,
-            protocol: Protocol::Http,
-        });
-        self
-    }
-}
 
 /// A running `daprd`, killed and removed when dropped or when the test process ends.
 ///
@@ -188,7 +60,7 @@ impl Sidecar {
         }
     }
 
-    /// Waits as the options say; see [`Readiness`].
+    /// Waits as the options say; see [`super::Readiness`].
     ///
     /// # Panics
     /// If it ends, or is not ready within a minute.
@@ -368,7 +240,7 @@ fn environment(options: &SidecarOptions) -> impl Iterator<Item = String> {
         (name.to_owned(), token.to_owned())
     };
     let own = [
-        // Where other sidecars are told to call.
+        // Where other sidecars find its actors.
         ("DAPR_HOST_IP".to_owned(), "127.0.0.1".to_owned()),
         // An empty one counts as none, and hides one that the tests are run with.
         token("DAPR_API_TOKEN", &options.api_token),
