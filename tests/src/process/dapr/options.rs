@@ -83,7 +83,7 @@ pub(super) fn names_in(directory: &TestDirectory) -> PathBuf {
     directory.path().join("names.db")
 }
 
-/// How a [`Sidecar`] is started.
+/// How a [`super::Sidecar`] is started.
 #[derive(Debug, Clone, Default)]
 pub struct SidecarOptions {
     /// The app id, by which others call it and under which its state is kept; see [`SidecarOptions::of`].
