@@ -16,7 +16,7 @@ const API_TOKEN: &str = "dapr-api-token";
 
 /// A running `daprd`, killed and removed when dropped or when the test process ends.
 ///
-/// A start takes half a second.
+/// A start takes a tenth to half a second.
 #[derive(Debug)]
 pub struct Sidecar {
     service: Service,
