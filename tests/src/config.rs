@@ -1,4 +1,6 @@
 //! What the environment says about a test run. Nothing else in this package reads it.
+//!
+//! `servers/install` heeds one variable, `TASK_TESTS_DAPR_BIN`: the folder with Dapr's programs.
 
 /// How many random sequences a property is tried with.
 pub const SEQUENCES: &str = "TASK_TESTS_SEQUENCES";

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Longest wait.
-const DEADLINE: Duration = Duration::from_secs(60);
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);

@@ -1,18 +1,22 @@
 //! Real programs as fixtures: started on ports and directories of their own, gone when dropped.
 
+pub mod dapr;
 mod directory;
 mod http;
 mod installed;
 pub mod kafka;
 mod port;
+pub mod postgres;
 mod python;
 pub mod redis;
 mod supervised;
 mod task_server;
 
+pub use dapr::{Sidecar, SidecarOptions};
 pub use directory::TestDirectory;
 pub use http::{Connection, Response};
 pub use kafka::KafkaBroker;
+pub use postgres::PostgresServer;
 pub use python::Python;
 pub use redis::RedisServer;
 pub use task_server::{NotificationService, TaskServer, TaskServerOptions, program};

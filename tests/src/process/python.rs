@@ -12,23 +12,42 @@ use super::installed::installed;
 /// Longest run of a script.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// A Python environment with the packages of `tests/python/requirements.txt`.
+/// A Python environment with the packages of a file in `tests/python`.
 #[derive(Debug)]
 pub struct Python {
     interpreter: PathBuf,
 }
 
 impl Python {
-    /// The environment of this test process.
+    /// The environment with the clients of Redis and Kafka: `requirements.txt`.
     ///
     /// # Panics
     /// If it cannot be made.
     pub async fn shared() -> &'static Self {
         static SHARED: OnceCell<Python> = OnceCell::const_new();
-        let find = async || Self {
-            interpreter: installed("python"),
-        };
+        SHARED.get_or_init(async || Self::find("python")).await
+    }
+
+    /// The environment with the SDK of Dapr: `requirements-dapr.txt`.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub async fn with_dapr() -> &'static Self {
+        static SHARED: OnceCell<Python> = OnceCell::const_new();
+        let find = async || Self::find("python-dapr");
         SHARED.get_or_init(find).await
+    }
+
+    fn find(name: &str) -> Self {
+        Self {
+            interpreter: installed(name),
+        }
+    }
+
+    /// The interpreter's path.
+    #[must_use]
+    pub fn interpreter(&self) -> &Path {
+        &self.interpreter
     }
 
     /// Runs a script of `tests/python` and answers what it printed.

@@ -71,12 +71,8 @@ impl Supervised {
 
     /// Sends a signal, for example `STOP`; it must run.
     pub(super) fn signal(&self, name: &str) {
-        let id = self.id.to_string();
-        let sent = Command::new("kill")
-            .args(["-s", name, id.as_str()])
-            .status();
-        let sent = sent.is_ok_and(|status| status.success());
-        assert!(sent, "cannot send {name} to {id}:\n{}", self.log());
+        let sent = signal(self.id, name);
+        assert!(sent, "cannot send {name} to {}:\n{}", self.id, self.log());
     }
 
     /// Kills it, paused or not, and waits until it is gone. Its directory stays.
@@ -89,8 +85,13 @@ impl Supervised {
 
     /// Asks it to stop, and waits until it is gone. Its directory stays.
     pub(super) async fn stop(&mut self) {
+        self.stop_by("TERM").await;
+    }
+
+    /// Asks it to stop by another signal, and waits until it is gone.
+    pub(super) async fn stop_by(&mut self, signal: &str) {
         if self.is_running() {
-            self.signal("TERM");
+            self.signal(signal);
         }
         until("a server has stopped", async || {
             (!self.is_running()).then_some(())
@@ -123,6 +124,35 @@ impl Drop for Supervised {
     }
 }
 
+/// Sends a signal, for example `STOP`; answers whether there was a process to get it.
+pub(super) fn signal(id: u32, name: &str) -> bool {
+    let id = id.to_string();
+    let sent = Command::new("kill")
+        .args(["-s", name, id.as_str()])
+        .stderr(Stdio::null())
+        .status();
+    sent.is_ok_and(|status| status.success())
+}
+
+/// The processes that a process has started and that still run.
+pub(super) fn children(id: u32) -> Vec<u32> {
+    let list = fs::read_to_string(format!("/proc/{id}/task/{id}/children"));
+    let list = list.unwrap_or_default();
+    let ids = list.split_whitespace().map(str::parse);
+    ids.filter_map(Result::ok).collect()
+}
+
+/// Whether a process is gone, or is a zombie that nobody has waited for.
+pub(super) fn has_ended(id: u32) -> bool {
+    let state = fs::read_to_string(format!("/proc/{id}/stat"));
+    // The name before it may hold anything.
+    state.map_or(true, |line| {
+        line.rsplit(") ")
+            .next()
+            .is_some_and(|rest| rest.starts_with(['Z', 'X']))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::TestDirectory;
@@ -147,6 +177,24 @@ mod tests {
         server.abandon();
         assert!(!exists(server.id()), "it survived its owner");
         assert!(!directory.path().exists(), "its directory is left behind");
+    }
+
+    #[tokio::test]
+    async fn what_a_server_has_started_ends_with_it_even_if_paused() {
+        let directory = TestDirectory::new("supervised");
+        let words = ["sh", "-c", "sleep 300 & wait"].map(OsString::from);
+        let mut server = Supervised::start(&words, directory.path());
+        let child = until("the server has started another", async || {
+            children(server.id()).first().copied()
+        })
+        .await;
+        assert!(signal(child, "STOP"));
+        assert!(!has_ended(child));
+        server.abandon();
+        until("the other has ended", async || {
+            has_ended(child).then_some(())
+        })
+        .await;
     }
 
     #[test]

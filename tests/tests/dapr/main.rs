@@ -1,0 +1,11 @@
+//! The real Dapr as a fixture, until the Dapr backend needs it in every run.
+//!
+//! Cargo runs it when it is named: `cargo test -p task-tests --all-features --test dapr`. It builds Dapr on
+//! first use, which takes ten minutes.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends at the first surprise, and its name says what it shows"
+)]
+
+mod app;
+mod stack;
