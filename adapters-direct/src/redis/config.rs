@@ -109,7 +109,7 @@ pub struct RedisConfig {
     pub client_certificate: Option<ClientCertificate>,
     /// Longest time until a connection stands, TLS and greeting included.
     pub connect_timeout: Duration,
-    /// Longest time that nothing is answered while commands wait; up to a quarter more passes until it is noticed.
+    /// Longest time until a command is answered.
     pub response_timeout: Duration,
     /// Most commands that wait for an answer at once; more are refused.
     pub max_in_flight: usize,

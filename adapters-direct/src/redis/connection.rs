@@ -9,10 +9,10 @@
 //!
 //! Commands of all tasks go into one socket in turn and are answered in turn, so that one connection
 //! is a pipeline. Nothing is sent twice: a command whose answer is lost fails, and the next one finds
-//! a new connection. What is bounded: the commands that wait ([`RedisConfig::max_in_flight`]), how long
-//! nothing may be answered to them, the time of a connection attempt, and how often attempts are made.
+//! a new connection. What is bounded: the commands that wait ([`RedisConfig::max_in_flight`]), the time
+//! of each, the time of a connection attempt, and how often attempts are made.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,9 +21,8 @@ use tokio::time::Instant;
 
 use super::config::RedisConfig;
 use super::dedicated::Dedicated;
-use super::dialer::Dialer;
+use super::dialer::{Dialed, Dialer};
 use super::error::{Effect, Failure, OpenError};
-use super::live::Live;
 use super::script::{Script, Scripts};
 use super::server::Server;
 
@@ -39,7 +38,7 @@ pub(super) struct Connection {
     dialer: Dialer,
     response_timeout: Duration,
     max_in_flight: usize,
-    in_flight: Arc<AtomicUsize>,
+    in_flight: AtomicUsize,
     state: Mutex<State>,
     /// Held by whoever connects.
     turn: tokio::sync::Mutex<()>,
@@ -59,6 +58,14 @@ struct Pause {
     cause: String,
 }
 
+/// A connection that stands, as far as one knows.
+#[derive(Debug)]
+struct Live {
+    dialed: Dialed,
+    /// Answers so far; a time-out during which it stands still means a dead connection.
+    answers: AtomicU64,
+}
+
 /// A command under way; it counts until it is answered or dropped.
 struct InFlight<'a>(&'a AtomicUsize);
 
@@ -76,7 +83,7 @@ impl Connection {
             dialer: Dialer::new(config, scripts)?,
             response_timeout: config.response_timeout,
             max_in_flight: config.max_in_flight,
-            in_flight: Arc::default(),
+            in_flight: AtomicUsize::new(0),
             state: Mutex::new(State::Down(None)),
             turn: tokio::sync::Mutex::new(()),
         })
@@ -94,12 +101,12 @@ impl Connection {
 
     /// The identity of the server at the other end, as long as there is a connection.
     pub(super) fn run_id(&self) -> Option<Box<str>> {
-        self.current()?.server().run_id.clone()
+        self.current()?.dialed.server.run_id.clone()
     }
 
     /// Connects if need be, and answers what the server says of itself.
     pub(super) async fn server(&self) -> Result<Server, Failure> {
-        Ok(self.live().await?.server().clone())
+        Ok(self.live().await?.dialed.server.clone())
     }
 
     /// Sends a command and waits for its answer.
@@ -109,8 +116,10 @@ impl Connection {
     pub(super) async fn command(&self, command: &Cmd, effect: Effect) -> Result<Value, Failure> {
         let _in_flight = self.begin()?;
         let live = self.live().await?;
-        let answer = live.command(command).await;
-        let answer = answer.map_err(|source| self.lost(&live, source, effect))?;
+        let answered = live.answers.load(Ordering::Relaxed);
+        let mut multiplexed = live.dialed.multiplexed.clone();
+        let answer = multiplexed.send_packed_command(command).await;
+        let answer = self.heard(&live, answered, answer, effect)?;
         if let Value::ServerError(error) = answer {
             return Err(Failure::Refused { error, effect });
         }
@@ -125,8 +134,10 @@ impl Connection {
     ) -> Result<Vec<Value>, Failure> {
         let _in_flight = self.begin()?;
         let live = self.live().await?;
-        let answers = live.pipeline(commands).await;
-        answers.map_err(|source| self.lost(&live, source, effect))
+        let answered = live.answers.load(Ordering::Relaxed);
+        let mut multiplexed = live.dialed.multiplexed.clone();
+        let answers = multiplexed.send_packed_commands(commands, 0, commands.len());
+        self.heard(&live, answered, answers.await, effect)
     }
 
     /// Calls a script, which the server gets again if it has forgotten it.
@@ -162,21 +173,38 @@ impl Connection {
         })
     }
 
-    /// Gives up a connection that failed in the middle of a command, which may have been done.
-    fn lost(&self, live: &Arc<Live>, source: RedisError, effect: Effect) -> Failure {
-        self.retire(live);
-        if live.fell_silent() {
-            let limit = self.response_timeout;
-            return Failure::NoAnswer { limit, effect };
+    /// Notes what became of a command on this connection.
+    fn heard<T>(
+        &self,
+        live: &Arc<Live>,
+        answered: u64,
+        answer: Result<T, RedisError>,
+        effect: Effect,
+    ) -> Result<T, Failure> {
+        let source = match answer {
+            Ok(answer) => {
+                live.answers.fetch_add(1, Ordering::Relaxed);
+                return Ok(answer);
+            }
+            Err(source) => source,
+        };
+        if !source.is_timeout() {
+            self.retire(live);
+            return Err(Failure::Lost { source, effect });
         }
-        Failure::Lost { source, effect }
+        // Others were answered meanwhile: the server is slow, not gone.
+        if live.answers.load(Ordering::Relaxed) == answered {
+            self.retire(live);
+        }
+        let limit = self.response_timeout;
+        Err(Failure::NoAnswer { limit, effect })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets nobody begin on this connection any more.
+    /// Lets nobody begin on this connection any more. Who waits on it may still be answered.
     fn retire(&self, live: &Arc<Live>) {
         let mut state = self.state();
         if matches!(&*state, State::Live(current) if Arc::ptr_eq(current, live)) {
@@ -187,7 +215,7 @@ impl Connection {
     fn current(&self) -> Option<Arc<Live>> {
         match &*self.state() {
             // On a closed one nothing would be sent, and the failure would not say so.
-            State::Live(live) if !live.is_closed() => Some(Arc::clone(live)),
+            State::Live(live) if !live.dialed.is_closed() => Some(Arc::clone(live)),
             State::Live(_) | State::Down(_) => None,
         }
     }
@@ -209,8 +237,10 @@ impl Connection {
         let last = self.pause()?;
         match self.dialer.dial().await {
             Ok(dialed) => {
-                let waiting = Arc::clone(&self.in_flight);
-                let live = Arc::new(Live::new(dialed, waiting, self.response_timeout));
+                let live = Arc::new(Live {
+                    dialed,
+                    answers: AtomicU64::new(0),
+                });
                 *self.state() = State::Live(Arc::clone(&live));
                 Ok(live)
             }

@@ -10,7 +10,7 @@ use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, Se
 use task_core::ports::{Key, Kind};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::task::{AbortHandle, JoinHandle};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::answer::{parts, text};
@@ -31,6 +31,7 @@ pub(super) struct Dialer {
     tls: Option<Tls>,
     greeting: RedisConnectionInfo,
     connect_timeout: Duration,
+    response_timeout: Duration,
     scripts: Scripts,
     /// A key whose like the user has to be allowed to write.
     sample_key: String,
@@ -47,11 +48,6 @@ pub(super) struct Dialed {
 impl Dialed {
     pub(super) fn is_closed(&self) -> bool {
         self.driver.0.is_finished()
-    }
-
-    /// Closes the connection when it is aborted.
-    pub(super) fn closing(&self) -> AbortHandle {
-        self.driver.0.abort_handle()
     }
 }
 
@@ -98,6 +94,7 @@ impl Dialer {
             greeting,
             address,
             connect_timeout: config.connect_timeout,
+            response_timeout: config.response_timeout,
             scripts,
             sample_key: Names::new(config).value(&Key::new(Kind::TASK, "permissions")),
         })
@@ -165,8 +162,9 @@ impl Dialer {
     {
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)
-            // The greeting has its limit, and afterwards somebody watches; see `live.rs`.
-            .set_response_timeout(None)
+            // Also ends a command that came too late to be given up with its connection; nobody else would.
+            // (`dropped_connections_lose_nothing`)
+            .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(QUEUE);
         let speaking = MultiplexedConnection::new_with_config(&self.greeting, stream, config);
         let (multiplexed, driver) = speaking.await?;

@@ -45,7 +45,6 @@ mod dialer;
 mod error;
 mod event_bus;
 mod layout;
-mod live;
 mod outbox;
 mod scan;
 mod script;
