@@ -105,12 +105,17 @@ impl StateStore for EmbeddedStateStore {
             .await
     }
 
-    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
+    async fn put(
+        &self,
+        key: &Key,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<Option<ETag>, PortError> {
         key.check_with(&value, BACKEND, "put")?;
         let (key, now) = (key.clone(), self.database.clock().now());
         self.database
             .write("put", Urgency::Request, move |session| {
-                records::put(session, &key, &value, &options, now)
+                records::put(session, &key, &value, &options, now).map(Some)
             })
             .await
     }
@@ -191,5 +196,10 @@ impl StateStore for EmbeddedStateStore {
 
     async fn check(&self) -> Result<(), PortError> {
         self.database.check().await
+    }
+
+    /// None: what was answered is on disk, so that a restart loses nothing.
+    async fn identity(&self) -> Result<Option<Box<str>>, PortError> {
+        Ok(None)
     }
 }

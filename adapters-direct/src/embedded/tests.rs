@@ -97,7 +97,7 @@ async fn versions_go_on_upwards_after_a_broken_transaction() {
             });
         assert!(broken.await.is_err());
         let etag = store.put(&key, "x".into(), PutOptions::default()).await;
-        let version: i64 = etag.unwrap().as_str().parse().unwrap();
+        let version: i64 = etag.unwrap().unwrap().as_str().parse().unwrap();
         assert!(version > last, "{version} after {last}");
         last = version;
     }

@@ -376,7 +376,7 @@ mod tests {
         };
         for (failure, kind) in [
             (Failure::Conflict(String::new()), ErrorKind::Conflict),
-            (Failure::Guard(guard), ErrorKind::Denied),
+            (Failure::Guard(guard), ErrorKind::Fenced),
             (Failure::Corrupt(String::new()), ErrorKind::Corrupt),
             (Failure::Invalid(String::new()), ErrorKind::Invalid),
         ] {

@@ -100,7 +100,12 @@ impl StateStore for RedisStateStore {
 
     /// # Cancel safety
     /// A dropped call has been sent whole or not at all; so for every other write.
-    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
+    async fn put(
+        &self,
+        key: &Key,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<Option<ETag>, PortError> {
         key.check_with(&value, BACKEND, "put")?;
         options.check(self.capabilities(), BACKEND, "put")?;
         let write = Write::Put {
@@ -108,14 +113,7 @@ impl StateStore for RedisStateStore {
             value,
             options,
         };
-        let etag = self.apply_one("put", &write).await?;
-        etag.ok_or_else(|| {
-            let failure = Failure::Answer {
-                answer: "a put without a version".to_owned(),
-                effect: Effect::Write,
-            };
-            failure.into_port("put")
-        })
+        self.apply_one("put", &write).await
     }
 
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<(), PortError> {
@@ -167,5 +165,12 @@ impl StateStore for RedisStateStore {
         answer
             .map(drop)
             .map_err(|failure| failure.into_port("check"))
+    }
+
+    /// The server's run id.
+    async fn identity(&self) -> Result<Option<Box<str>>, PortError> {
+        let server = self.connection.server().await;
+        let server = server.map_err(|failure| failure.into_port("identity"))?;
+        Ok(server.run_id)
     }
 }

@@ -116,7 +116,7 @@ impl Problem {
         telemetry::log_failure("request failed", error);
         let passing = matches!(
             error.kind(),
-            ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Timeout
+            ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Timeout | ErrorKind::Fenced
         );
         if error.kind() == ErrorKind::Invalid {
             let detail = "the task with all that is stored with it exceeds a limit of the store";

@@ -232,9 +232,11 @@ impl Verdict {
             | ErrorKind::Timeout
             | ErrorKind::Throttled
             | ErrorKind::Unexpected => Self::Fails,
-            ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Denied | ErrorKind::Corrupt => {
-                Self::Works
-            }
+            ErrorKind::NotFound
+            | ErrorKind::Conflict
+            | ErrorKind::Denied
+            | ErrorKind::Fenced
+            | ErrorKind::Corrupt => Self::Works,
             ErrorKind::Invalid | ErrorKind::Unsupported => Self::Nothing,
         }
     }

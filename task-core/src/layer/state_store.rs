@@ -64,7 +64,12 @@ impl StateStore for GuardedStateStore {
             .await
     }
 
-    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
+    async fn put(
+        &self,
+        key: &Key,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<Option<ETag>, PortError> {
         self.call(CallKind::Write, "put", || {
             self.inner.put(key, value.clone(), options.clone())
         })
@@ -117,6 +122,11 @@ impl StateStore for GuardedStateStore {
 
     async fn check(&self) -> Result<(), PortError> {
         self.call(CallKind::Probe, "check", || self.inner.check())
+            .await
+    }
+
+    async fn identity(&self) -> Result<Option<Box<str>>, PortError> {
+        self.call(CallKind::Read, "identity", || self.inner.identity())
             .await
     }
 }
@@ -172,14 +182,14 @@ mod tests {
             .withf(|k, value, options| *k == key() && value == "a" && *options == matching())
             .times(2)
             .returning(move |_, _, _| match failures {
-                0 => Ok(ETag::new("8")),
+                0 => Ok(Some(ETag::new("8"))),
                 _ => {
                     failures -= 1;
                     Err(unavailable())
                 }
             });
         let etag = guarded(mock).put(&key(), "a".into(), matching()).await;
-        assert_eq!(etag.expect("the second attempt"), ETag::new("8"));
+        assert_eq!(etag.expect("the second attempt"), Some(ETag::new("8")));
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ const SWEEP_EVERY: u64 = 1024;
 /// let key = Key::new(Kind::TASK, "t-1");
 /// let create = PutOptions { mode: WriteMode::Create, ..PutOptions::default() };
 /// let etag = store.put(&key, "one".into(), create.clone()).await.unwrap();
-/// assert_eq!(store.get(&key).await.unwrap().unwrap().etag, etag);
+/// assert_eq!(store.get(&key).await.unwrap().map(|stored| stored.etag), etag);
 /// assert!(store.put(&key, "two".into(), create).await.unwrap_err().is_conflict());
 /// # });
 /// ```
@@ -266,10 +266,16 @@ impl StateStore for MemoryStateStore {
         Ok(keys.iter().map(|key| state.value(key, now)).collect())
     }
 
-    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
+    async fn put(
+        &self,
+        key: &Key,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<Option<ETag>, PortError> {
         key.check_with(&value, BACKEND, "put")?;
         options.check(self.capabilities, BACKEND, "put")?;
-        lock(&self.state).put(key, value, &options, self.clock.now())
+        let mut state = lock(&self.state);
+        state.put(key, value, &options, self.clock.now()).map(Some)
     }
 
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<(), PortError> {
@@ -350,5 +356,10 @@ impl StateStore for MemoryStateStore {
 
     async fn check(&self) -> Result<(), PortError> {
         Ok(())
+    }
+
+    /// None: the values live and end with the store.
+    async fn identity(&self) -> Result<Option<Box<str>>, PortError> {
+        Ok(None)
     }
 }

@@ -171,7 +171,7 @@ impl Guard {
             Expect::Absent => format!("{} holds a value and must not", self.key),
             Expect::AtMost(_) => format!("{} is missing or greater than allowed", self.key),
         };
-        PortError::new(ErrorKind::Denied, backend, "commit").context(context)
+        PortError::new(ErrorKind::Fenced, backend, "commit").context(context)
     }
 }
 

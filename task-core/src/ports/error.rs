@@ -16,8 +16,10 @@ pub enum ErrorKind {
     Invalid,
     /// The backend cannot do this; see its capabilities.
     Unsupported,
-    /// The backend refuses us: credentials, permissions, or a fence.
+    /// The backend refuses us: credentials or permissions.
     Denied,
+    /// A guard of the commit does not hold: the right to write has moved on.
+    Fenced,
     /// The backend, or a limit of ours, asks for less.
     Throttled,
     /// The backend cannot be reached or cannot work.
@@ -38,6 +40,7 @@ impl ErrorKind {
             Self::Invalid => "invalid",
             Self::Unsupported => "unsupported",
             Self::Denied => "denied",
+            Self::Fenced => "fenced",
             Self::Throttled => "throttled",
             Self::Unavailable => "unavailable",
             Self::Timeout => "timeout",
@@ -54,6 +57,7 @@ impl ErrorKind {
             | Self::Invalid
             | Self::Unsupported
             | Self::Denied
+            | Self::Fenced
             | Self::Corrupt
             | Self::Unexpected => Retry::Never,
         }

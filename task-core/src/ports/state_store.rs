@@ -85,8 +85,8 @@ pub struct Page {
 ///   (`a_deletion_removes_and_may_be_repeated`)
 ///
 /// With `conditional writes`:
-/// - **S7** A write that changes the value MUST change its [`ETag`], and `get` and `commit` MUST
-///   answer the same one as the write. (`a_change_gives_a_new_etag`)
+/// - **S7** A write that changes the value MUST change its [`ETag`], and where `put` or `commit` answers
+///   one, `get` MUST answer the same. (`a_change_gives_a_new_etag`)
 /// - **S8** `Create` MUST be refused as `Conflict` while the key has a value.
 ///   (`create_refuses_an_existing_key`)
 /// - **S9** `Match` MUST be refused as `Conflict` unless the value has exactly that version, also for
@@ -97,8 +97,8 @@ pub struct Page {
 ///
 /// With `unique versions`:
 /// - **S10** Every successful write MUST give the key an `ETag` that it never had, not even before a
-///   deletion. Without the capability a version is a digest of the value, so that it comes back with
-///   the value. (`every_write_gives_a_new_etag`, `an_etag_never_comes_back`)
+///   deletion. Without the capability a version may come back, with its value or after a deletion.
+///   (`every_write_gives_a_new_etag`, `an_etag_never_comes_back`)
 ///
 /// With `ttl`:
 /// - **S13** An expired value MUST be missing to every operation; a put without a limit MUST remove
@@ -115,7 +115,8 @@ pub struct Page {
 /// With `outbox`:
 /// - **S16** An event MUST be pending exactly if its commit took effect.
 ///   (`events_are_pending_if_and_only_if_committed`)
-/// - **S17** `pending` MUST list events in commit order and start after the given one.
+/// - **S17** `pending` MUST list every event that stays pending, those of one record in the order of
+///   its commits, and go on after the given one. It MAY list an event again on a later page.
 ///   (`pending_events_keep_the_order_of_commits`)
 /// - **S18** `settle` MUST remove exactly the named events and MAY be repeated.
 ///   (`settled_events_are_gone_and_settling_repeats`)
@@ -125,7 +126,7 @@ pub struct Page {
 ///   its commit took effect, in commit order. (`events_are_published_if_and_only_if_committed`)
 ///
 /// With `guards`:
-/// - **S24** A commit MUST be refused as `Denied`, and change nothing, unless every [`Guard`] holds at
+/// - **S24** A commit MUST be refused as `Fenced`, and change nothing, unless every [`Guard`] holds at
 ///   the moment it takes effect. (`a_commit_depends_on_its_guards`,
 ///   `a_raised_fence_stops_racing_commits`)
 /// - **S25** [`WriteMode::Raise`] MUST keep the greatest value and [`DeleteMode::AtMost`] MUST spare a
@@ -141,6 +142,8 @@ pub struct Page {
 ///   and opened again. (`acknowledged_writes_survive_a_restart`)
 ///
 /// Always:
+/// - **S26** The `identity` MUST stay the same while the server runs.
+///   (`the_identity_stays_while_the_server_runs`)
 /// - **S21** An undeclared capability MUST be refused as `Unsupported`.
 ///   (`undeclared_state_capabilities_are_refused`)
 /// - **S22** A future that is dropped MUST leave its write done whole or not at all.
@@ -171,16 +174,23 @@ pub trait StateStore: Debug + Send + Sync + 'static {
     /// Reads the values of several keys, not as one snapshot.
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, PortError>;
 
-    /// Writes a value and answers the version that the key has then.
-    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError>;
+    /// Writes a value and answers the version that the key has then, if the backend tells.
+    ///
+    /// `None` is what a backend answers that would have to read to know.
+    async fn put(
+        &self,
+        key: &Key,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<Option<ETag>, PortError>;
 
     /// Removes a value.
     async fn delete(&self, key: &Key, options: DeleteOptions) -> Result<(), PortError>;
 
     /// Applies writes and records their pending events in one atomic step.
     ///
-    /// Answers the version that each write gave its key; `None` for a deletion. One write without
-    /// events and guards needs no capability beyond those of the write itself.
+    /// Answers the version that each write gave its key, as `put` does; `None` for a deletion. One write
+    /// without events and guards needs no capability beyond those of the write itself.
     async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError>;
 
     /// Lists up to `limit` events that are committed and not settled, after the given place.
@@ -201,4 +211,10 @@ pub trait StateStore: Debug + Send + Sync + 'static {
 
     /// Says whether the backend can be reached and works.
     async fn check(&self) -> Result<(), PortError>;
+
+    /// Names the server that runs behind the store.
+    ///
+    /// Another answer means that it was started again or replaced, and may have lost its last writes.
+    /// `None` is what a backend answers that cannot tell, or whose writes cannot be lost in this way.
+    async fn identity(&self) -> Result<Option<Box<str>>, PortError>;
 }

@@ -52,7 +52,7 @@ pub(super) trait StoreFault: Debug + Send + Sync + 'static {
         key: &Key,
         value: Bytes,
         options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         inner.put(key, value, options).await
     }
 
@@ -95,6 +95,10 @@ pub(super) trait StoreFault: Debug + Send + Sync + 'static {
     ) -> Result<Page, PortError> {
         inner.scan(kind, from, limit).await
     }
+
+    async fn identity(&self, inner: &dyn StateStore) -> Result<Option<Box<str>>, PortError> {
+        inner.identity().await
+    }
 }
 
 #[derive(Debug)]
@@ -118,7 +122,12 @@ impl<F: StoreFault> StateStore for FaultyStore<F> {
         self.fault.get_many(&*self.inner, keys).await
     }
 
-    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
+    async fn put(
+        &self,
+        key: &Key,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<Option<ETag>, PortError> {
         self.fault.put(&*self.inner, key, value, options).await
     }
 
@@ -153,6 +162,10 @@ impl<F: StoreFault> StateStore for FaultyStore<F> {
 
     async fn check(&self) -> Result<(), PortError> {
         self.inner.check().await
+    }
+
+    async fn identity(&self) -> Result<Option<Box<str>>, PortError> {
+        self.fault.identity(&*self.inner).await
     }
 }
 

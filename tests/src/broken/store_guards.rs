@@ -1,5 +1,7 @@
 //! Faults of guards and ordered values.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use task_core::ports::{
@@ -81,7 +83,7 @@ impl StoreFault for LowersRaisedValues {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         if options.mode == WriteMode::Raise {
             options.mode = WriteMode::Overwrite;
         }
@@ -105,5 +107,17 @@ impl StoreFault for ClearsNewerMarks {
             options.mode = DeleteMode::Any;
         }
         inner.delete(key, options).await
+    }
+}
+
+/// Has another name each time it is asked.
+#[derive(Debug, Default)]
+pub(super) struct RenamesItself(AtomicU64);
+
+#[async_trait]
+impl StoreFault for RenamesItself {
+    async fn identity(&self, _: &dyn StateStore) -> Result<Option<Box<str>>, PortError> {
+        let name = self.0.fetch_add(1, Ordering::Relaxed);
+        Ok(Some(name.to_string().into()))
     }
 }

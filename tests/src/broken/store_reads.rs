@@ -44,7 +44,7 @@ impl StoreFault for FoldsCase {
         key: &Key,
         value: Bytes,
         options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         inner.put(&folded(key), value, options).await
     }
 }

@@ -9,6 +9,7 @@ use super::store_events::{
 };
 use super::store_guards::{
     ChecksGuardsFirst, ClearsNewerMarks, IgnoresGuards, LowersRaisedValues, PassesMissingGuards,
+    RenamesItself,
 };
 use super::store_reads::{
     AnswersInItsOwnOrder, DropsRepeatedKeys, FoldsCase, ReadsTextOnly, ScansByOffset, ScansForEver,
@@ -262,6 +263,11 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
         "scans_by_offset",
         &["a_scan_survives_writes_in_its_way"],
         || faulty(ScansByOffset),
+    ),
+    (
+        "renames_itself",
+        &["the_identity_stays_while_the_server_runs"],
+        || faulty(RenamesItself::default()),
     ),
     (
         "opens_an_empty_store",

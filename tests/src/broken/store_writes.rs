@@ -30,7 +30,7 @@ impl StoreFault for IgnoresMatch {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         if matches!(options.mode, WriteMode::Match(_)) {
             options.mode = WriteMode::Overwrite;
         }
@@ -67,7 +67,7 @@ impl StoreFault for OverwritesOnCreate {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         if options.mode == WriteMode::Create && inner.get(key).await?.is_some() {
             options.mode = WriteMode::Overwrite;
         }
@@ -87,7 +87,7 @@ impl StoreFault for ChecksThenCreates {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         if options.mode == WriteMode::Create && inner.get(key).await?.is_none() {
             wait_for_others().await;
             if inner.get(key).await?.is_some() {
@@ -110,7 +110,7 @@ impl StoreFault for ChecksThenWrites {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         if let WriteMode::Match(etag) = &options.mode
             && inner
                 .get(key)
@@ -143,11 +143,13 @@ impl StoreFault for SwallowsConflicts {
         key: &Key,
         value: Bytes,
         options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         match inner.put(key, value, options).await {
             Err(error) if error.is_conflict() => {
                 let found = inner.get(key).await?;
-                Ok(found.map_or_else(|| ETag::new("none"), |stored| stored.etag))
+                Ok(Some(
+                    found.map_or_else(|| ETag::new("none"), |stored| stored.etag),
+                ))
             }
             result => result,
         }
@@ -190,9 +192,9 @@ impl StoreFault for SwallowsLimits {
         key: &Key,
         value: Bytes,
         options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         match inner.put(key, value, options).await {
-            Err(error) if error.kind() == ErrorKind::Invalid => Ok(ETag::new("none")),
+            Err(error) if error.kind() == ErrorKind::Invalid => Ok(Some(ETag::new("none"))),
             result => result,
         }
     }
@@ -275,14 +277,14 @@ impl StoreFault for HashesContent {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         if let WriteMode::Match(etag) = &options.mode {
             options.mode = WriteMode::Match(unseal(inner, key, etag, Self::etag).await?);
         }
         let written = inner.put(key, value.clone(), options).await?;
         let kept = inner.get(key).await?;
-        let kept = kept.filter(|kept| kept.etag == written);
-        Ok(Self::etag(&kept.map_or(value, |kept| kept.value)))
+        let kept = kept.filter(|kept| Some(&kept.etag) == written.as_ref());
+        Ok(Some(Self::etag(&kept.map_or(value, |kept| kept.value))))
     }
 
     async fn delete(
@@ -374,7 +376,7 @@ impl StoreFault for RestartsVersions {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         let again = options.mode == WriteMode::Create && {
             let created = self.created.lock().unwrap_or_else(PoisonError::into_inner);
             created.contains(key)
@@ -391,7 +393,11 @@ impl StoreFault for RestartsVersions {
             created.insert(key.clone());
         }
         // Reads do not show it, which is for S7 to notice and not for S10.
-        Ok(if again { ETag::new(Self::FIRST) } else { etag })
+        Ok(if again {
+            Some(ETag::new(Self::FIRST))
+        } else {
+            etag
+        })
     }
 }
 
@@ -407,7 +413,7 @@ impl StoreFault for NeverExpires {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         options.ttl = None;
         inner.put(key, value, options).await
     }
@@ -427,7 +433,7 @@ impl StoreFault for KeepsOldTtl {
         key: &Key,
         value: Bytes,
         mut options: PutOptions,
-    ) -> Result<ETag, PortError> {
+    ) -> Result<Option<ETag>, PortError> {
         {
             let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
             match options.ttl {

@@ -110,7 +110,7 @@ impl Driver {
                 options,
             } => {
                 let result = self.store.put(&key, value, options).await;
-                if let Ok(etag) = &result {
+                if let Ok(Some(etag)) = &result {
                     let stored = self.store.get(&key).await?;
                     let read = stored.map(|stored| stored.etag);
                     ensure_eq!(read.as_ref(), Some(etag), "the version of a put");

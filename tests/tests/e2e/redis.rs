@@ -77,9 +77,9 @@ async fn put(
     value: &str,
     write_mode: WriteMode,
 ) -> Result<ETag, PortError> {
-    store
-        .put(&task(id), value.to_owned().into(), mode(write_mode))
-        .await
+    let value = value.to_owned().into();
+    let etag = store.put(&task(id), value, mode(write_mode)).await?;
+    Ok(etag.expect("Redis tells the version that it wrote"))
 }
 
 async fn read(store: &RedisStateStore, id: &str) -> Option<Stored> {

@@ -1,4 +1,4 @@
-//! Restarts and dropped futures: promises S20 and S22.
+//! Restarts, dropped futures and identities: promises S20, S22 and S26.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use task_core::ports::{
 use tokio::task::yield_now;
 
 use super::{
-    Subject, create, delete_any, event, holds, key, matching, overwrite, pending, put_write, read,
-    text,
+    Subject, create, delete_any, event, holds, key, matching, overwrite, pending, put, put_write,
+    read, text,
 };
 use crate::conformance::{Failure, Verdict, ensure, ensure_eq, refused};
 
@@ -75,8 +75,19 @@ pub async fn acknowledged_writes_survive_a_restart(subject: Subject) -> Verdict 
     }
     if conditional {
         let options = matching(&before.etag);
-        let etag = store.put(&key("t-1"), text("new"), options).await?;
+        let etag = put(store, &key("t-1"), "new", options).await?;
         ensure!(etag != before.etag, "a version came back after a restart");
+    }
+    Ok(())
+}
+
+/// The server keeps its name while it runs, whoever asks and whatever is written.
+pub async fn the_identity_stays_while_the_server_runs(subject: Subject) -> Verdict {
+    let store = &*subject.store;
+    let first = store.identity().await?;
+    for round in ["one", "two", "three"] {
+        store.put(&key("t-1"), text(round), overwrite()).await?;
+        ensure_eq!(store.identity().await?, first, "the identity");
     }
     Ok(())
 }

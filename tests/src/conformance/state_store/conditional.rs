@@ -9,8 +9,8 @@ use tokio::sync::Barrier;
 use tokio::task::yield_now;
 
 use super::{
-    Subject, create, delete_any, delete_matching, holds, key, matching, overwrite, put_write, read,
-    text,
+    Subject, create, delete_any, delete_matching, holds, key, matching, overwrite, put, put_write,
+    read, text,
 };
 use crate::conformance::{Failure, Verdict, ensure, ensure_eq, refused};
 
@@ -18,10 +18,9 @@ use crate::conformance::{Failure, Verdict, ensure, ensure_eq, refused};
 pub async fn a_change_gives_a_new_etag(subject: Subject) -> Verdict {
     let store = &*subject.store;
     let one = key("t-1");
-    let mut last = store.put(&one, text("a"), create()).await?;
+    let mut last = put(store, &one, "a", create()).await?;
     for value in ["b", "c", " ", "d"] {
-        ensure_eq!(read(store, &one).await?.etag, last, "the version of a read");
-        let etag = store.put(&one, text(value), matching(&last)).await?;
+        let etag = put(store, &one, value, matching(&last)).await?;
         ensure!(
             etag != last,
             "the value {value:?} left the version {etag:?}"
@@ -32,7 +31,10 @@ pub async fn a_change_gives_a_new_etag(subject: Subject) -> Verdict {
     let answered = store.commit(commit).await?;
     let etag = read(store, &one).await?.etag;
     ensure!(etag != last, "a commit left the version {etag:?}");
-    ensure_eq!(answered, [Some(etag.clone())], "the answer of a commit");
+    ensure_eq!(answered.len(), 1, "the answers of a commit");
+    if let Some(answered) = &answered[0] {
+        ensure_eq!(*answered, etag, "the answer of a commit");
+    }
     let many = store.get_many(std::slice::from_ref(&one)).await?;
     let of_many = many.into_iter().flatten().map(|stored| stored.etag);
     let of_many: Vec<ETag> = of_many.collect();
@@ -53,14 +55,13 @@ pub async fn a_change_gives_a_new_etag(subject: Subject) -> Verdict {
 pub async fn every_write_gives_a_new_etag(subject: Subject) -> Verdict {
     let store = &*subject.store;
     let one = key("t-1");
-    let mut seen: Vec<ETag> = vec![store.put(&one, text("a"), create()).await?];
+    let mut seen: Vec<ETag> = vec![put(store, &one, "a", create()).await?];
     for value in ["b", "b", "a", "a"] {
         let last = last_of(&seen)?;
-        ensure_eq!(read(store, &one).await?.etag, last, "the version of a read");
-        let etag = store.put(&one, text(value), matching(&last)).await?;
+        let etag = put(store, &one, value, matching(&last)).await?;
         ensure!(!seen.contains(&etag), "{etag:?} was given before");
         seen.push(etag);
-        let etag = store.put(&one, text(value), overwrite()).await?;
+        let etag = put(store, &one, value, overwrite()).await?;
         ensure!(!seen.contains(&etag), "{etag:?} was given before");
         seen.push(etag);
     }
@@ -97,9 +98,9 @@ pub async fn create_refuses_an_existing_key(subject: Subject) -> Verdict {
 pub async fn match_refuses_a_stale_etag(subject: Subject) -> Verdict {
     let store = &*subject.store;
     let one = key("t-1");
-    let old = store.put(&one, text("a"), overwrite()).await?;
-    let new = store.put(&one, text("b"), matching(&old)).await?;
-    let foreign = store.put(&key("t-2"), text("a"), overwrite()).await?;
+    let old = put(store, &one, "a", overwrite()).await?;
+    let new = put(store, &one, "b", matching(&old)).await?;
+    let foreign = put(store, &key("t-2"), "a", overwrite()).await?;
     let foreign = if foreign == new { old.clone() } else { foreign };
     for (etag, what) in [(&old, "an old version"), (&foreign, "a foreign version")] {
         refuse_all(store, "t-1", etag, what).await?;
@@ -142,9 +143,9 @@ pub async fn an_etag_never_comes_back(subject: Subject) -> Verdict {
     let one = key("t-1");
     let mut seen = HashSet::new();
     for _ in 0..4 {
-        let first = store.put(&one, text("same"), create()).await?;
+        let first = put(store, &one, "same", create()).await?;
         ensure!(seen.insert(first.clone()), "{first:?} came back");
-        let second = store.put(&one, text("other"), matching(&first)).await?;
+        let second = put(store, &one, "other", matching(&first)).await?;
         ensure!(seen.insert(second.clone()), "{second:?} came back");
         store.delete(&one, delete_matching(&second)).await?;
     }
@@ -155,7 +156,7 @@ pub async fn an_etag_never_comes_back(subject: Subject) -> Verdict {
 pub async fn a_refused_write_changes_nothing(subject: Subject) -> Verdict {
     let store = &*subject.store;
     let one = key("t-1");
-    let old = store.put(&one, text("a"), create()).await?;
+    let old = put(store, &one, "a", create()).await?;
     store.put(&one, text("b"), matching(&old)).await?;
     let before = read(store, &one).await?;
     let refusals = [

@@ -8,7 +8,8 @@ use task_core::ports::{
 };
 
 use super::{
-    Subject, create, delete_any, delete_matching, holds, key, matching, overwrite, put_write, text,
+    Subject, create, delete_any, delete_matching, holds, key, matching, overwrite, put, put_write,
+    text,
 };
 use crate::conformance::{Verdict, ensure, ensure_eq, refused};
 
@@ -28,7 +29,7 @@ fn living(ttl: Duration) -> PutOptions {
 /// A value whose time is over is missing to reads, to conditions and to scans.
 pub async fn an_expired_value_is_missing(subject: Subject) -> Verdict {
     let store = &*subject.store;
-    let short = store.put(&key("short"), text("x"), living(SHORT)).await?;
+    let short = put(store, &key("short"), "x", living(SHORT)).await?;
     let by_commit = Commit::of(put_write("committed", "x", living(SHORT)));
     store.commit(by_commit).await?;
     store.put(&key("long"), text("y"), living(LONG)).await?;
@@ -86,7 +87,7 @@ pub async fn a_tombstone_refuses_a_new_creation(subject: Subject) -> Verdict {
     let store = &*subject.store;
     for (id, time) in [("long", LONG), ("short", SHORT)] {
         let one = key(id);
-        let etag = store.put(&one, text("x"), create()).await?;
+        let etag = put(store, &one, "x", create()).await?;
         store.delete(&one, burying(time)).await?;
         if time == LONG {
             is_buried(store, id).await?;

@@ -9,7 +9,7 @@ use task_core::ports::{
 use tokio::sync::Barrier;
 use tokio::task::yield_now;
 
-use super::{Subject, delete_any, event, holds, key, overwrite, pending, put_write, text};
+use super::{Subject, delete_any, event, holds, key, overwrite, pending, put, put_write, text};
 use crate::conformance::{Failure, Verdict, ensure, ensure_eq, refused};
 
 fn at_most(id: &str, value: &str) -> Guard {
@@ -51,7 +51,7 @@ pub async fn a_commit_depends_on_its_guards(subject: Subject) -> Verdict {
         }
     };
     let missing = store.commit(guarded(at_most("fence", "9"))).await;
-    refused(missing, ErrorKind::Denied, "a guard on a missing value")?;
+    refused(missing, ErrorKind::Fenced, "a guard on a missing value")?;
     store.put(&key("fence"), text("05"), overwrite()).await?;
     let refusals = [
         (at_most("fence", "04"), "a guard below the value"),
@@ -59,13 +59,13 @@ pub async fn a_commit_depends_on_its_guards(subject: Subject) -> Verdict {
         (absent("fence"), "a guard on an absence"),
     ];
     for (guard, what) in refusals {
-        refused(store.commit(guarded(guard)).await, ErrorKind::Denied, what)?;
+        refused(store.commit(guarded(guard)).await, ErrorKind::Fenced, what)?;
     }
     let both = guarded(at_most("fence", "05")).guard(absent("fence"));
     let result = store.commit(both).await;
     refused(
         result,
-        ErrorKind::Denied,
+        ErrorKind::Fenced,
         "a commit of which one guard holds",
     )?;
     holds(store, "t-1", None).await?;
@@ -106,7 +106,7 @@ pub async fn a_raised_fence_stops_racing_commits(subject: Subject) -> Verdict {
                 let write = put_write(&format!("w-{writer}"), &step.to_string(), overwrite());
                 let commit = Commit::of(write).guard(at_most("fence", "1"));
                 if let Err(error) = store.commit(commit).await {
-                    ensure_eq!(error.kind(), ErrorKind::Denied, "the refusal");
+                    ensure_eq!(error.kind(), ErrorKind::Fenced, "the refusal");
                     return Ok(());
                 }
                 yield_now().await;
@@ -136,13 +136,13 @@ pub async fn a_raised_value_never_falls(subject: Subject) -> Verdict {
     const WRITERS: u32 = 8;
     let store = &*subject.store;
     let mark = key("mark");
-    let first = store.put(&mark, text("05"), raise()).await?;
+    let first = put(store, &mark, "05", raise()).await?;
     for lesser in ["04", "05", "0", "/"] {
-        let etag = store.put(&mark, text(lesser), raise()).await?;
+        let etag = put(store, &mark, lesser, raise()).await?;
         ensure_eq!(etag, first, "the version after a lesser value");
     }
     holds(store, "mark", Some("05")).await?;
-    let second = store.put(&mark, text("050"), raise()).await?;
+    let second = put(store, &mark, "050", raise()).await?;
     ensure!(second != first, "a greater value has the old version");
     let by_commit = store
         .commit(Commit::of(put_write("mark", "06", raise())))

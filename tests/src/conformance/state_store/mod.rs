@@ -121,6 +121,7 @@ pub const CASES: &[Case] = cases![
     "S19" scans::a_scan_finds_every_key_of_its_kind [Scan],
     "S19" scans::a_scan_survives_writes_in_its_way [Scan],
     "S20" always::acknowledged_writes_survive_a_restart [Durable],
+    "S26" always::the_identity_stays_while_the_server_runs [],
     "S21" refusals::undeclared_state_capabilities_are_refused [],
     "S22" always::a_dropped_write_is_whole_or_absent [],
     "S24" guards::a_raised_fence_stops_racing_commits [Guards],
@@ -224,6 +225,21 @@ async fn holds(store: &dyn StateStore, id: &str, expected: Option<&str>) -> Verd
 }
 
 /// The payloads of all pending events, read in pages of two.
+/// Puts a value and reads the version that it has then, which the answer must not contradict.
+async fn put(
+    store: &dyn StateStore,
+    key: &Key,
+    value: &str,
+    options: PutOptions,
+) -> Result<ETag, Failure> {
+    let answered = store.put(key, text(value), options).await?;
+    let etag = read(store, key).await?.etag;
+    if let Some(answered) = answered {
+        super::ensure_eq!(answered, etag, "the version of a put");
+    }
+    Ok(etag)
+}
+
 async fn pending(store: &dyn StateStore) -> Result<Vec<Bytes>, Failure> {
     const MOST_PAGES: usize = 1000;
     let mut found: Vec<PendingEvent> = Vec::new();

@@ -8,7 +8,7 @@ use task_core::ports::{
 };
 
 use super::{
-    Subject, create, delete_matching, event, holds, key, matching, overwrite, put_write, text,
+    Subject, create, delete_matching, event, holds, key, matching, overwrite, put, put_write, text,
 };
 use crate::conformance::{Failure, Verdict, refused};
 
@@ -113,7 +113,7 @@ async fn versions_come_back(store: &dyn StateStore) -> Verdict {
         return Ok(());
     }
     let same = key("same");
-    let first = store.put(&same, text("a"), overwrite()).await?;
+    let first = put(store, &same, "a", overwrite()).await?;
     store.put(&same, text("b"), overwrite()).await?;
     store.put(&same, text("a"), overwrite()).await?;
     store.put(&same, text("c"), matching(&first)).await?;

@@ -87,8 +87,8 @@ async fn a_wrong_or_missing_password_is_denied_and_the_right_one_is_not() {
         let mut config = config(&format!("redis://service@{place}/3"), layout);
         config.password = Secret::new("secret2");
         let redis = Redis::open(&config).await.unwrap();
-        assert_eq!(redis.run_id(), None);
         let store = redis.state_store();
+        assert_eq!(store.identity().await.unwrap(), None);
         put(&store, "7", "x", WriteMode::Create).await.unwrap();
         assert_eq!(value(&store, "7").await.as_deref(), Some("x"));
         assert_eq!(
@@ -123,14 +123,12 @@ async fn a_user_who_could_end_a_script_in_its_middle_is_denied_at_once() {
 async fn the_identity_of_a_server_changes_with_its_restart() {
     let mut server = RedisServer::start().await;
     let redis = super::open(&server.url(), RedisLayout::Legacy).await;
-    let first = redis.run_id().unwrap();
-    assert_eq!(redis.run_id().as_deref(), Some(&*first));
+    let store = redis.state_store();
+    let first = store.identity().await.unwrap().unwrap();
+    assert_eq!(store.identity().await.unwrap(), Some(first.clone()));
     server.restart().await;
-    task_tests::wait::until("the store is back", async || {
-        redis.state_store().check().await.ok()
-    })
-    .await;
-    assert_ne!(redis.run_id().unwrap(), first);
+    task_tests::wait::until("the store is back", async || store.check().await.ok()).await;
+    assert_ne!(store.identity().await.unwrap(), Some(first));
 }
 
 fn encrypted(server: &RedisServer, ca_file: Option<PathBuf>) -> RedisConfig {
