@@ -203,7 +203,7 @@ impl Plan {
 
     fn refused(&mut self, event: Event, error: &PortError, now: Instant) {
         if self.bus.fails(now) {
-            let waiting = self.waiting() + 1;
+            let waiting = self.hand.held() + self.hand.failing() + self.reading.about_left();
             let key = &*event.key;
             match self.hand.bus_is_down() {
                 true => tracing::warn!(%error, waiting, "the bus is away, events wait for it"),

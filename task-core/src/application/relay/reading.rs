@@ -67,6 +67,7 @@ pub(super) struct Reading {
     behind: Passed,
     /// Events that this sweep has passed over.
     left: usize,
+    left_before: usize,
     /// Keys that fail and are not remembered, in this sweep and in the one before.
     forgets: (bool, bool),
     last: Reader,
@@ -91,6 +92,7 @@ impl Reading {
             passed: Passed::default(),
             behind: Passed::default(),
             left: 0,
+            left_before: 0,
             forgets: (false, false),
             last: Reader::Sweep,
             last_read: None,
@@ -131,7 +133,7 @@ impl Reading {
             return None;
         }
         // Others commit without telling us, and a sweep may be slow.
-        let may_miss = self.left > 0 && since(self.last_tail, self.poll);
+        let may_miss = self.about_left() > 0 && since(self.last_tail, self.poll);
         let has_news = self.has_news && since(self.last_tail, TAIL_READ);
         let tail = self.end.is_some() && (has_news || may_miss);
         let sweep = match &self.sweep {
@@ -164,7 +166,7 @@ impl Reading {
         self.sweep = Sweep::After(None);
         self.is_asked = false;
         self.has_news &= self.end.is_some();
-        self.left = 0;
+        self.left_before = std::mem::take(&mut self.left);
         self.forgets = (false, self.forgets.0);
         self.was_useless = false;
         None
@@ -266,6 +268,11 @@ impl Reading {
     /// Events in the outbox that the last sweep has passed over so far.
     pub(super) fn left(&self) -> usize {
         self.left
+    }
+
+    /// About how many events in the outbox are passed over, also while a sweep has not seen them yet.
+    pub(super) fn about_left(&self) -> usize {
+        self.left.max(self.left_before)
     }
 
     /// Says whether keys fail that are not remembered.
