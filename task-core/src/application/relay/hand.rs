@@ -143,8 +143,9 @@ impl Hand {
         };
         self.retrying += usize::from(retry.is_some());
         let event = retry.or_else(|| self.ready.pop_front())?;
-        let chain = self.chains.get_mut(&event.key);
-        chain.expect("a key in hand has its chain").is_running = true;
+        if let Some(chain) = self.chains.get_mut(&event.key) {
+            chain.is_running = true;
+        }
         self.running += 1;
         Some(event)
     }
