@@ -107,7 +107,12 @@ impl StateStore for Watched {
         self.inner.get_many(keys).await
     }
 
-    async fn put(&self, key: &Key, value: Bytes, options: PutOptions) -> Result<ETag, PortError> {
+    async fn put(
+        &self,
+        key: &Key,
+        value: Bytes,
+        options: PutOptions,
+    ) -> Result<Option<ETag>, PortError> {
         self.lease(key)?;
         self.inner.put(key, value, options).await
     }
@@ -157,6 +162,10 @@ impl StateStore for Watched {
         limit: usize,
     ) -> Result<Page, PortError> {
         self.inner.scan(kind, from, limit).await
+    }
+
+    async fn identity(&self) -> Result<Option<Box<str>>, PortError> {
+        self.inner.identity().await
     }
 
     async fn check(&self) -> Result<(), PortError> {
