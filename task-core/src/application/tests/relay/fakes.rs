@@ -32,6 +32,8 @@ pub(super) struct Watched {
     /// Each page but the first of a listing names the one before once more, settled or not.
     pub(super) repeats: AtomicBool,
     before: Mutex<Vec<PendingEvent>>,
+    /// How long a listing is under way after it was made.
+    pub(super) read_takes: Mutex<Duration>,
     /// Payloads that were listed and not dropped, and the most of them that there were.
     live: Arc<(AtomicUsize, AtomicUsize)>,
 }
@@ -69,7 +71,8 @@ impl Watched {
             settle_fails: AtomicBool::new(false),
             lease_fails: AtomicBool::new(false),
             repeats: AtomicBool::new(false),
-            before: Mutex::new(Vec::new()),
+            before: Mutex::default(),
+            read_takes: Mutex::default(),
             live: Arc::default(),
         }
     }
@@ -132,7 +135,11 @@ impl StateStore for Watched {
         limit: usize,
     ) -> Result<Vec<PendingEvent>, PortError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        let takes = *self.read_takes.lock().unwrap();
         let mut page = self.inner.pending(after.clone(), limit).await?;
+        if takes > Duration::ZERO {
+            tokio::time::sleep(takes).await;
+        }
         if self.repeats.load(Ordering::SeqCst) && !page.is_empty() {
             let mut before = self.before.lock().unwrap();
             let stale = std::mem::replace(&mut *before, page.clone());

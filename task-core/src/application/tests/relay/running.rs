@@ -133,6 +133,22 @@ async fn one_failing_key_adds_no_pause_for_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn keys_whose_failures_take_long_leave_room_for_the_others() {
+    let s = Scene::new();
+    *s.bus.refuses.lock().unwrap() = Some("dead");
+    *s.bus.slow.lock().unwrap() = Some(("dead", SECOND));
+    s.commit_keys("dead", 1000).await;
+    let relay = s.relay().start();
+    sleep(30 * SECOND).await;
+    for n in 0..100 {
+        s.commit("good", n).await;
+        let took = s.until_pending(1000, SECOND).await;
+        assert!(took <= Duration::from_millis(120), "{took:?}");
+    }
+    relay.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_hot_failing_key_with_many_events_fills_neither_the_hand_nor_the_way() {
     let s = Scene::new();
     *s.bus.refuses.lock().unwrap() = Some("hot");
@@ -289,7 +305,30 @@ async fn a_relay_that_loses_the_lease_begins_nothing_and_forgets_what_is_in_hand
     // The first one takes over, from the beginning.
     one.commit("dead", 11).await;
     one.until_pending(0, SECOND).await;
+    sleep(10 * SECOND).await;
+    assert_eq!(one.bus.attempts.load(SeqCst), attempts + 1);
     first.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_page_that_was_asked_for_under_a_lease_that_is_lost_is_not_taken() {
+    let s = Scene::new();
+    *s.bus.slow.lock().unwrap() = Some(("k", SECOND));
+    for n in 0..300 {
+        s.commit("k", n).await;
+    }
+    *s.store.read_takes.lock().unwrap() = 5 * SECOND;
+    let relay = s.shared(1).start();
+    while s.store.reads.load(SeqCst) < 2 {
+        sleep(Duration::from_millis(1)).await;
+    }
+    s.store.lease_fails.store(true, SeqCst);
+    sleep(4 * SECOND).await;
+    s.store.lease_fails.store(false, SeqCst);
+    *s.store.read_takes.lock().unwrap() = Duration::ZERO;
+    s.until_pending(0, 400 * SECOND).await;
+    assert_eq!(s.bus.payloads("k"), numbers(0..300));
+    relay.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -320,7 +359,7 @@ async fn a_stopped_relay_gives_up_in_time_and_settles_what_was_accepted() {
     sleep(SECOND).await;
     s.store.settle_fails.store(true, SeqCst);
     s.commit_keys("good", 10).await;
-    sleep(SECOND).await;
+    sleep(2 * SECOND).await;
     let began = Instant::now();
     let stopping = tokio::spawn(relay.stop());
     sleep(4 * SECOND).await;
