@@ -100,6 +100,11 @@ impl Finished {
         self.retry_at = None;
     }
 
+    /// Says whether the last settlement failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Events that are accepted and not settled.
     pub(super) fn unsettled(&self) -> usize {
         self.accepted.len() + self.settling

@@ -151,9 +151,9 @@ impl Plan {
                 match result {
                     Ok(_) if self.page_is_stale => {}
                     Ok(page) => {
-                        self.store_works(now);
                         let (hand, finished) = (&mut self.hand, &mut self.finished);
                         self.reading.take(reader, page, hand, finished, now);
+                        self.store_works(now);
                     }
                     Err(error) => {
                         self.reading.fail(now);
@@ -165,9 +165,9 @@ impl Plan {
                 self.store_is_busy = false;
                 match result {
                     Ok(()) => {
-                        self.store_works(now);
                         self.published += batch.len();
                         self.finished.settled(batch);
+                        self.store_works(now);
                     }
                     Err(error) => {
                         self.finished.not_settled(batch, now);
@@ -229,14 +229,21 @@ impl Plan {
         if self.goal == Goal::Once {
             self.error = Some(error);
         } else if self.store.fails(now) {
-            tracing::warn!(%error, "pending events cannot be read or settled");
+            tracing::warn!(%error, "pending events or the lease cannot be read or written");
         }
     }
 
     fn store_works(&mut self, now: Instant) {
+        let lease_fails = self.right.as_ref().is_some_and(Right::has_failed);
+        if lease_fails || self.reading.has_failed() || self.finished.has_failed() {
+            return;
+        }
         if let Some(time) = self.store.works(now) {
             let after_ms = time.as_millis();
-            tracing::info!(after_ms, "pending events can be read and settled again");
+            tracing::info!(
+                after_ms,
+                "pending events and the lease can be read and written again"
+            );
         }
     }
 
@@ -279,7 +286,7 @@ impl Plan {
 
     fn is_done(&self) -> bool {
         match &self.right {
-            Some(right) if !right.is_held() => right.is_refused(),
+            Some(right) if !right.is_held() => right.is_refused() || right.has_failed(),
             Some(_) | None => self.hand.is_idle() && self.reading.is_done(),
         }
     }

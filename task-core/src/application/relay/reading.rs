@@ -260,6 +260,11 @@ impl Reading {
         self.has_news |= self.last == Reader::Tail;
     }
 
+    /// Says whether the last read failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
     /// Says whether a sweep has come to its end and none is asked for.
     pub(super) fn is_done(&self) -> bool {
         matches!(self.sweep, Sweep::Due(_)) && !self.is_asked

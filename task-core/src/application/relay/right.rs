@@ -21,7 +21,10 @@ pub(super) struct Right {
     until: Option<Instant>,
     ask_at: Instant,
     is_asking: bool,
+    /// The last answer was no.
     is_refused: bool,
+    /// There was no answer the last time.
+    has_failed: bool,
 }
 
 impl Right {
@@ -32,6 +35,7 @@ impl Right {
             ask_at: now,
             is_asking: false,
             is_refused: false,
+            has_failed: false,
         }
     }
 
@@ -47,7 +51,8 @@ impl Right {
     /// The lease has answered, or could not.
     pub(super) fn answered(&mut self, asked: Instant, answer: Option<bool>, now: Instant) {
         self.is_asking = false;
-        self.is_refused = answer != Some(true);
+        self.is_refused = answer == Some(false);
+        self.has_failed = answer.is_none();
         let pause = match answer {
             Some(true) => {
                 self.until = Some(asked + ANSWER_COUNTS).filter(|until| now < *until);
@@ -79,9 +84,14 @@ impl Right {
         self.until.is_some()
     }
 
-    /// Says whether the last answer was none or no.
+    /// Says whether another one holds the lease.
     pub(super) fn is_refused(&self) -> bool {
         self.is_refused
+    }
+
+    /// Says whether the lease could not be asked the last time.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     pub(super) fn due(&self) -> Option<Instant> {

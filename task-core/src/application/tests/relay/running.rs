@@ -222,6 +222,8 @@ async fn an_event_that_was_settled_is_not_published_again_because_of_a_stale_pag
 
 #[tokio::test(start_paused = true)]
 async fn events_whose_settlement_fails_are_settled_later_and_published_once() {
+    let lines = Lines::default();
+    let _guard = tracing::subscriber::set_default(lines.clone());
     let s = Scene::new();
     s.store.settle_fails.store(true, SeqCst);
     s.commit_keys("k", 5000).await;
@@ -232,9 +234,14 @@ async fn events_whose_settlement_fails_are_settled_later_and_published_once() {
     assert!((512..=1024).contains(&accepted), "{accepted} accepted");
     let settles = s.store.settles.load(SeqCst);
     assert!((8..=15).contains(&settles), "{settles} settlements");
+    let told = lines.all();
+    assert!(told.len() <= 2, "{told:?}");
+    assert!(told.iter().all(|line| line.starts_with("WARN")), "{told:?}");
     s.store.settle_fails.store(false, SeqCst);
     s.until_pending(0, 10 * SECOND).await;
     assert_eq!(s.bus.accepted().len(), 5000);
+    let all = lines.all();
+    assert!(all.len() == told.len() + 1 && all[told.len()].starts_with("INFO"));
     relay.stop().await;
 }
 
