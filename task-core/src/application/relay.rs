@@ -1,37 +1,59 @@
 //! Publishes pending events, at least once, in order per key.
+//!
+//! One loop gives out jobs and waits for whichever ends first: up to 64 publications, one read or
+//! settlement, one look at the lease. What to do next is decided by plain state without I/O:
+//!
+//! - `hand`: the events in hand, one chain a key, of which the first is published. A key that fails
+//!   keeps its first event and a pause of its own (100 ms, doubling to 5 s); the rest of it is let go
+//!   and read again later. So failing keys never fill the hand: it holds at most 1,024 events of keys
+//!   that work, and the first events of at most 1,024 keys that fail. Of further failing keys nothing
+//!   is kept; they are tried each time a sweep comes by them.
+//! - `reading`: a sweep from the beginning of the outbox to its end, and the tail for what is new. The
+//!   sweep goes past whatever is blocked. Which keys it has passed over is kept in a set of constant
+//!   size, so that none of their later events is taken before the earlier ones. It reads as fast as
+//!   the hand empties, but at most 10 pages a second while its pages give nothing or the bus takes
+//!   nothing (64 failures in a row).
+//! - `finished`: what the bus has accepted, settled in batches while publications go on. An event is
+//!   remembered until its settlement is a while ago, because a page may name it again.
+//! - `right`: how long the lease of a shared outbox is held at least. Without it nothing is read or
+//!   published, and when it is lost everything is let go but what is under way.
+//!
+//! Events of one key come in their order from each page and from page to page; of different keys
+//! nothing is assumed.
 
-use std::collections::HashSet;
+mod episode;
+mod finished;
+mod hand;
+mod passed;
+mod plan;
+mod reading;
+mod right;
+
+use std::future::{pending, poll_fn};
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
-
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until};
 
+use self::plan::{Done, Goal, Job, Plan};
+use self::reading::PAGE;
+use self::right::{LEASE_LENGTH, Right};
 use super::{Lease, Outbox};
 use crate::background::{Background, Stop};
-use crate::ports::{Entropy, EventBus, PendingEvent, PendingId, PortError};
-
-/// Pending events read at once.
-const PAGE: usize = 256;
-
-/// Publications under way at once, each of another key.
-const CONCURRENCY: usize = 64;
+use crate::ports::{Entropy, EventBus, PortError};
 
 /// How often it looks without being woken: for events whose process died before it could wake us.
 const POLL: Duration = Duration::from_secs(1);
 
-/// How often it looks in an outbox that other replicas fill as well.
+/// How often it looks in an outbox that other replicas fill as well, and at the lease of another one.
 const SHARED_POLL: Duration = Duration::from_millis(100);
 
-/// How long one replica relays for all without a sign of life; twice that, and another one does.
-const LEASE_LENGTH: Duration = Duration::from_secs(3);
-
-/// Pauses after a pass with failures, doubling.
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-/// How long the last pass may take when the relay is stopped.
+/// How long it goes on publishing when it is stopped.
 const FLUSH: Duration = Duration::from_secs(5);
 
 /// Moves events from the outbox to the bus.
@@ -53,6 +75,14 @@ pub struct RelayReport {
     pub published: usize,
     /// Events that stay pending.
     pub failed: usize,
+}
+
+/// What the loop waits for.
+enum Next {
+    Done(Done),
+    Committed,
+    Due,
+    Stop,
 }
 
 impl Relay {
@@ -78,37 +108,19 @@ impl Relay {
         Ok(Self { outbox, bus, lease })
     }
 
-    /// Runs until it is stopped, and publishes what is then pending before it ends.
+    /// Runs until it is stopped, and publishes what is then pending before it ends, for at most 5 s.
     pub fn start(self) -> Background {
         Background::spawn("relay", |stop| self.run(stop))
     }
 
-    async fn run(self, mut stop: Stop) {
-        let mut pause = FIRST_PAUSE;
-        while let Some(result) = stop.or(self.pass()).await {
-            let wait = match result {
-                Ok(RelayReport { failed: 0, .. }) => None,
-                Ok(report) => {
-                    tracing::warn!(failed = report.failed, "events wait for the bus");
-                    Some(pause)
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "pending events cannot be read or settled");
-                    Some(pause)
-                }
-            };
-            pause = wait.map_or(FIRST_PAUSE, |pause| (pause * 2).min(LONGEST_PAUSE));
-            let rest = match wait {
-                None => stop.or(self.work()).await,
-                Some(wait) => stop.or(tokio::time::sleep(wait)).await,
-            };
-            if rest.is_none() {
-                break;
-            }
-        }
-        match tokio::time::timeout(FLUSH, self.pass()).await {
-            Ok(Ok(RelayReport { failed: 0, .. })) => {}
-            _ => tracing::warn!("some events stay pending and are published at the next start"),
+    async fn run(self, stop: Stop) {
+        let plan = self.work(self.plan(Goal::Run), Some(stop)).await;
+        let waiting = plan.waiting();
+        if waiting > 0 {
+            tracing::warn!(
+                waiting,
+                "some events stay pending and are published at the next start"
+            );
         }
         if let Some(lease) = self.lease
             && let Err(error) = lease.into_inner().release().await
@@ -117,24 +129,9 @@ impl Relay {
         }
     }
 
-    /// Waits for something to do: a commit of our own, or the time to look for those of others.
-    async fn work(&self) {
-        let poll = match &self.lease {
-            None => POLL,
-            Some(_) => SHARED_POLL,
-        };
-        // The poll is the time-out of the wait; both ways the next pass looks.
-        let _ = tokio::time::timeout(poll, self.outbox.committed()).await;
-    }
-
-    async fn may_publish(&self) -> Result<bool, PortError> {
-        match &self.lease {
-            None => Ok(true),
-            Some(lease) => lease.lock().await.hold().await,
-        }
-    }
-
     /// Publishes what is pending now; nothing while another replica relays.
+    ///
+    /// Each key is tried until it fails. For tests, and for those who call it at their own times.
     ///
     /// # Errors
     /// When the store cannot list or settle; failures of the bus are counted in the report.
@@ -142,81 +139,94 @@ impl Relay {
     /// # Cancel safety
     /// Events that were published and not yet settled are published again.
     pub async fn pass(&self) -> Result<RelayReport, PortError> {
-        let mut report = RelayReport::default();
-        let mut failed_keys: HashSet<Box<str>> = HashSet::new();
-        let mut after: Option<PendingId> = None;
-        while self.may_publish().await? {
-            let page = self.outbox.store().pending(after, PAGE).await?;
-            let Some(last) = page.last() else {
-                return Ok(report);
-            };
-            after = Some(last.id.clone());
-            let is_last = page.len() < PAGE;
-            let size = page.len();
-            let published = self.publish(page, &mut failed_keys).await;
-            if !published.is_empty() {
-                self.outbox.store().settle(&published).await?;
-            }
-            report.published += published.len();
-            report.failed += size - published.len();
-            // A bus that takes nothing and refuses many keys is down: the rest would fail as well.
-            let is_down = published.is_empty() && failed_keys.len() >= CONCURRENCY;
-            if is_last || is_down {
-                return Ok(report);
-            }
-        }
-        Ok(report)
+        self.work(self.plan(Goal::Once), None).await.report()
     }
 
-    async fn publish(
-        &self,
-        page: Vec<PendingEvent>,
-        failed_keys: &mut HashSet<Box<str>>,
-    ) -> Vec<PendingId> {
-        let chains = by_key(page, failed_keys);
-        let mut results = stream::iter(chains)
-            .map(|chain| self.publish_in_order(chain))
-            .buffer_unordered(CONCURRENCY);
-        let mut published = Vec::new();
-        while let Some((mut done, failed)) = results.next().await {
-            published.append(&mut done);
-            failed_keys.extend(failed);
-        }
-        published
+    fn plan(&self, goal: Goal) -> Plan {
+        let now = Instant::now();
+        let (poll, right) = match &self.lease {
+            None => (POLL, None),
+            Some(_) => (SHARED_POLL, Some(Right::new(SHARED_POLL, now))),
+        };
+        Plan::new(goal, poll, right, now)
     }
 
-    /// Publishes one key's events until one fails; answers the published ones and the failed key.
-    async fn publish_in_order(
-        &self,
-        chain: Vec<PendingEvent>,
-    ) -> (Vec<PendingId>, Option<Box<str>>) {
-        let mut done = Vec::with_capacity(chain.len());
-        for pending in chain {
-            if let Err(error) = self.bus.publish(&pending.event).await {
-                tracing::debug!(%error, key = %pending.event.key, "event not published");
-                return (done, Some(pending.event.key));
+    async fn work(&self, mut plan: Plan, stop: Option<Stop>) -> Plan {
+        let mut jobs = FuturesUnordered::new();
+        let mut committed = pin!(self.outbox.committed());
+        let mut raised = pin!(raised(stop).fuse());
+        let mut sleep = pin!(sleep_until(Instant::now()));
+        loop {
+            let now = Instant::now();
+            while let Some(job) = plan.next(now) {
+                jobs.push(self.perform(job));
             }
-            done.push(pending.id);
+            if plan.is_over(now) {
+                return plan;
+            }
+            let due = plan.due(now);
+            if let Some(due) = due.filter(|due| *due != sleep.deadline()) {
+                sleep.as_mut().reset(due);
+            }
+            // A bus that always answers at once would otherwise never let others run.
+            tokio::task::consume_budget().await;
+            let next = poll_fn(|context| {
+                if raised.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Next::Stop);
+                }
+                if committed.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(Next::Committed);
+                }
+                if let Poll::Ready(Some(done)) = jobs.poll_next_unpin(context) {
+                    return Poll::Ready(Next::Done(done));
+                }
+                match due.map(|_| sleep.as_mut().poll(context)) {
+                    Some(Poll::Ready(())) => Poll::Ready(Next::Due),
+                    Some(Poll::Pending) | None => Poll::Pending,
+                }
+            });
+            match next.await {
+                Next::Done(done) => plan.done(done, Instant::now()),
+                Next::Committed => {
+                    plan.notice();
+                    committed.set(self.outbox.committed());
+                }
+                Next::Stop => plan.stop(Instant::now()),
+                Next::Due => {}
+            }
         }
-        (done, None)
+    }
+
+    async fn perform(&self, job: Job) -> Done {
+        let store = self.outbox.store();
+        match job {
+            Job::Hold => {
+                let asked = Instant::now();
+                Done::Held(asked, self.hold().await)
+            }
+            Job::Publish(event) => {
+                let result = self.bus.publish(&event).await;
+                Done::Published(event, result)
+            }
+            Job::Read(reader, after) => Done::Read(reader, store.pending(after, PAGE).await),
+            Job::Settle(batch) => {
+                let result = store.settle(&batch).await;
+                Done::Settled(batch, result)
+            }
+        }
+    }
+
+    async fn hold(&self) -> Result<bool, PortError> {
+        match &self.lease {
+            None => Ok(true),
+            Some(lease) => lease.lock().await.hold().await,
+        }
     }
 }
 
-/// Groups events by key, in order, without those whose key has failed already.
-fn by_key(page: Vec<PendingEvent>, failed: &HashSet<Box<str>>) -> Vec<Vec<PendingEvent>> {
-    let mut chains: Vec<Vec<PendingEvent>> = Vec::new();
-    let mut chain_of_key = std::collections::HashMap::new();
-    for pending in page {
-        if failed.contains(&pending.event.key) {
-            continue;
-        }
-        let chain = *chain_of_key
-            .entry(pending.event.key.clone())
-            .or_insert_with(|| {
-                chains.push(Vec::new());
-                chains.len() - 1
-            });
-        chains[chain].push(pending);
+async fn raised(stop: Option<Stop>) {
+    match stop {
+        Some(mut stop) => stop.raised().await,
+        None => pending().await,
     }
-    chains
 }

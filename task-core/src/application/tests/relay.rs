@@ -1,5 +1,8 @@
 //! Publishing what is pending.
 
+mod fakes;
+mod running;
+
 use std::sync::Mutex;
 
 use async_trait::async_trait;

@@ -1,0 +1,300 @@
+//! Where the outbox is read next, and how soon.
+//!
+//! A sweep reads it from its beginning to its end, past whatever is blocked. Between and beside sweeps
+//! the tail is read: what was committed after the end that the last sweep has seen, so that new events
+//! do not wait until a sweep has made its way through those that are blocked.
+//!
+//! Of a key that was passed over nothing later may be taken: by the sweep until the next one begins,
+//! and by readers of the tail until a whole sweep has not passed it over.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::finished::Finished;
+use super::hand::{Hand, Look};
+use super::passed::Passed;
+use crate::ports::{PendingEvent, PendingId, Redelivery};
+
+/// Pending events read at once.
+pub(super) const PAGE: usize = 256;
+
+/// Between two reads while the bus takes nothing, and after a page of a sweep that gave nothing: at
+/// most 10 reads a second then, of 2,560 events.
+const SLOW_READ: Duration = Duration::from_millis(100);
+
+/// Between two reads of the tail, so that a busy store is asked for many events at once.
+const TAIL_READ: Duration = Duration::from_millis(2);
+
+/// Between a sweep that left events behind and the next one, unless a key asks for it.
+const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
+/// Pauses after a read that failed.
+const PAUSES: Redelivery = Redelivery {
+    max_deliveries: u32::MAX,
+    first_pause: Duration::from_millis(100),
+    longest_pause: Duration::from_secs(5),
+};
+
+/// Which reader a page is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    Sweep,
+    Tail,
+}
+
+#[derive(Debug)]
+enum Sweep {
+    /// The next one begins at this time.
+    Due(Instant),
+    /// Under way, after this place.
+    After(Option<PendingId>),
+}
+
+/// The readers of one outbox.
+#[derive(Debug)]
+pub(super) struct Reading {
+    poll: Duration,
+    sweep: Sweep,
+    /// The end of the outbox as it was last seen; nothing before the first sweep has seen an event.
+    end: Option<PendingId>,
+    has_news: bool,
+    /// A key wants the next sweep at once.
+    is_asked: bool,
+    /// The keys that this sweep has passed over.
+    passed: Passed,
+    /// Those, and the ones that the sweep before or a reader of the tail has passed over.
+    behind: Passed,
+    /// Events that this sweep has passed over.
+    left: usize,
+    left_before: usize,
+    /// Keys that fail and are not remembered, in this sweep and in the one before.
+    forgets: (bool, bool),
+    last: Reader,
+    last_read: Option<Instant>,
+    last_sweep: Option<Instant>,
+    last_tail: Option<Instant>,
+    /// The last page of the sweep gave nothing.
+    was_useless: bool,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Reading {
+    /// Begins with a sweep, and looks again after this time without being told of anything.
+    pub(super) fn new(poll: Duration, now: Instant) -> Self {
+        Self {
+            poll,
+            sweep: Sweep::Due(now),
+            end: None,
+            has_news: false,
+            is_asked: false,
+            passed: Passed::default(),
+            behind: Passed::default(),
+            left: 0,
+            left_before: 0,
+            forgets: (false, false),
+            last: Reader::Sweep,
+            last_read: None,
+            last_sweep: None,
+            last_tail: None,
+            was_useless: false,
+            failures: 0,
+            not_before: None,
+        }
+    }
+
+    /// Something was committed.
+    pub(super) fn notice(&mut self) {
+        self.has_news = true;
+    }
+
+    /// The next sweep is to begin at once.
+    pub(super) fn ask(&mut self) {
+        self.is_asked = true;
+    }
+
+    /// Events of this key were let go of and are in the outbox.
+    pub(super) fn let_go(&mut self, key: &str, events: usize, is_forgotten: bool) {
+        self.pass(Reader::Sweep, key);
+        self.left += events;
+        self.forgets.0 |= is_forgotten;
+    }
+
+    /// The reader and the place of the next page, if it is time for one.
+    pub(super) fn next(
+        &mut self,
+        now: Instant,
+        bus_is_down: bool,
+    ) -> Option<(Reader, Option<PendingId>)> {
+        let since = |last: Option<Instant>, pause| last.is_none_or(|last| last + pause <= now);
+        let is_early = self.not_before.is_some_and(|time| now < time);
+        if is_early || bus_is_down && !since(self.last_read, SLOW_READ) {
+            return None;
+        }
+        // Others commit without telling us, and a sweep may be slow.
+        let may_miss = self.about_left() > 0 && since(self.last_tail, self.poll);
+        let has_news = self.has_news && since(self.last_tail, TAIL_READ);
+        let tail = self.end.is_some() && (has_news || may_miss);
+        let sweep = match &self.sweep {
+            Sweep::After(_) => !self.was_useless || since(self.last_sweep, SLOW_READ),
+            Sweep::Due(due) => *due <= now || self.is_asked || self.end.is_none() && self.has_news,
+        };
+        let reader = match (tail, sweep) {
+            (true, true) if self.last == Reader::Tail => Reader::Sweep,
+            (true, _) => Reader::Tail,
+            (false, true) => Reader::Sweep,
+            (false, false) => return None,
+        };
+        self.last = reader;
+        self.last_read = Some(now);
+        match reader {
+            Reader::Sweep => self.last_sweep = Some(now),
+            Reader::Tail => self.last_tail = Some(now),
+        }
+        Some((reader, self.begin(reader)))
+    }
+
+    fn begin(&mut self, reader: Reader) -> Option<PendingId> {
+        if reader == Reader::Tail {
+            self.has_news = false;
+            return self.end.clone();
+        }
+        if let Sweep::After(place) = &self.sweep {
+            return place.clone();
+        }
+        self.sweep = Sweep::After(None);
+        self.is_asked = false;
+        self.has_news &= self.end.is_some();
+        self.left_before = std::mem::take(&mut self.left);
+        self.forgets = (false, self.forgets.0);
+        self.was_useless = false;
+        None
+    }
+
+    /// Takes a page in hand.
+    pub(super) fn take(
+        &mut self,
+        reader: Reader,
+        page: Vec<PendingEvent>,
+        hand: &mut Hand,
+        finished: &mut Finished,
+        now: Instant,
+    ) {
+        self.failures = 0;
+        self.not_before = None;
+        let last = page.last().map(|last| last.id.clone());
+        let has_more = page.len() * 2 > PAGE;
+        let mut is_useless = true;
+        for pending in page {
+            if finished.knows(&pending.id) {
+                continue;
+            }
+            is_useless &= self.take_one(reader, pending, hand);
+        }
+        match (reader, last) {
+            (Reader::Tail, None) => {}
+            (Reader::Tail, place) => {
+                self.end = place;
+                self.has_news |= has_more;
+            }
+            (Reader::Sweep, None) => {
+                self.end_sweep(now);
+                finished.age();
+            }
+            (Reader::Sweep, place) => {
+                self.sweep = Sweep::After(place);
+                self.was_useless = is_useless;
+            }
+        }
+    }
+
+    /// Answers whether the event is of no use now: neither taken nor about to be.
+    fn take_one(&mut self, reader: Reader, pending: PendingEvent, hand: &mut Hand) -> bool {
+        let passed = match reader {
+            Reader::Sweep => &self.passed,
+            Reader::Tail => &self.behind,
+        };
+        let look = match passed.has(&pending.event.key) {
+            true => hand.pass(&pending),
+            false => hand.look(&pending),
+        };
+        match look {
+            Look::Free => {
+                hand.take(pending);
+                false
+            }
+            Look::Known => true,
+            Look::Blocked | Look::Full => {
+                self.pass(reader, &pending.event.key);
+                self.left += usize::from(reader == Reader::Sweep);
+                look == Look::Blocked
+            }
+        }
+    }
+
+    fn pass(&mut self, reader: Reader, key: &str) {
+        self.behind.insert(key);
+        if reader == Reader::Sweep {
+            self.passed.insert(key);
+        }
+    }
+
+    fn end_sweep(&mut self, now: Instant) {
+        if let Sweep::After(Some(place)) = &self.sweep {
+            self.end = Some(place.clone());
+        }
+        let pause = match self.left {
+            0 => self.poll,
+            _ => LEFT_BEHIND,
+        };
+        self.sweep = Sweep::Due(now + pause);
+        std::mem::swap(&mut self.passed, &mut self.behind);
+        self.passed.clear();
+    }
+
+    /// A read failed: the next one waits.
+    pub(super) fn fail(&mut self, now: Instant) {
+        self.failures = self.failures.saturating_add(1);
+        self.not_before = Some(now + PAUSES.pause_after(self.failures));
+        self.has_news |= self.last == Reader::Tail;
+    }
+
+    /// Says whether the last read failed.
+    pub(super) fn has_failed(&self) -> bool {
+        self.failures > 0
+    }
+
+    /// Says whether a sweep has come to its end and none is asked for.
+    pub(super) fn is_done(&self) -> bool {
+        matches!(self.sweep, Sweep::Due(_)) && !self.is_asked
+    }
+
+    /// Events in the outbox that the last sweep has passed over so far.
+    pub(super) fn left(&self) -> usize {
+        self.left
+    }
+
+    /// About how many events in the outbox are passed over, also while a sweep has not seen them yet.
+    pub(super) fn about_left(&self) -> usize {
+        self.left.max(self.left_before)
+    }
+
+    /// Says whether keys fail that are not remembered.
+    pub(super) fn forgets(&self) -> bool {
+        self.forgets.0 || self.forgets.1
+    }
+
+    /// The times at which it may be time for a page.
+    pub(super) fn due(&self) -> [Option<Instant>; 5] {
+        let after = |last: Option<Instant>, pause| last.map(|last| last + pause);
+        let sweep = match &self.sweep {
+            Sweep::Due(due) => Some(*due),
+            Sweep::After(_) => after(self.last_sweep, SLOW_READ),
+        };
+        let news = after(self.last_tail, TAIL_READ);
+        let look = after(self.last_tail, self.poll);
+        let slow = after(self.last_read, SLOW_READ);
+        [sweep, news, look, slow, self.not_before]
+    }
+}
