@@ -115,9 +115,10 @@ pub struct Page {
 /// With `outbox`:
 /// - **S16** An event MUST be pending exactly if its commit took effect.
 ///   (`events_are_pending_if_and_only_if_committed`)
-/// - **S17** `pending` MUST list every event that stays pending, those of one record in the order of
-///   its commits, and go on after the given one. It MAY list an event again on a later page.
-///   (`pending_events_keep_the_order_of_commits`)
+/// - **S17** `pending` MUST list every event that stays pending and go on after the given one, until a
+///   page is empty. Those of one record MUST come in the order of its commits: what an event follows
+///   and is still pending stands before the given one, or before it on its own page. An event MAY be
+///   listed again on a later page. (`pending_events_keep_the_order_of_commits`)
 /// - **S18** `settle` MUST remove exactly the named events and MAY be repeated.
 ///   (`settled_events_are_gone_and_settling_repeats`)
 ///
