@@ -16,6 +16,8 @@ mod embedded;
 mod kafka;
 #[cfg(any(feature = "embedded", all(feature = "redis", feature = "http")))]
 mod notifier;
+#[cfg(all(feature = "redis", feature = "http"))]
+mod waiting;
 
 /// The driven ports of the Task API.
 #[derive(Debug)]

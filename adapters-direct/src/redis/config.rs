@@ -264,6 +264,12 @@ impl RedisConfig {
         Ok(())
     }
 
+    /// Where the server is, without user and database.
+    #[must_use]
+    pub fn host_and_port(&self) -> String {
+        self.address.to_string()
+    }
+
     pub(super) fn address(&self) -> &Address {
         &self.address
     }

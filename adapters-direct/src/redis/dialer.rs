@@ -1,6 +1,7 @@
 //! How a connection comes to stand: TCP, TLS, the greeting, and the scripts.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -121,6 +122,13 @@ impl Dialer {
             address: self.address.to_string(),
             source,
         };
+        let untrusted = |source: io::Error| match tls::is_refusal(&source) {
+            true => Failure::Untrusted {
+                address: self.address.to_string(),
+                source,
+            },
+            false => refused(source),
+        };
         let no_greeting = |source| Failure::Greeting {
             address: self.address.to_string(),
             source,
@@ -132,7 +140,7 @@ impl Dialer {
             None => self.speak(socket).await,
             Some(tls) => {
                 let private = tls.connector.connect(tls.server.clone(), socket);
-                self.speak(private.await.map_err(refused)?).await
+                self.speak(private.await.map_err(untrusted)?).await
             }
         };
         let (mut multiplexed, driver) = spoken.map_err(no_greeting)?;

@@ -60,6 +60,12 @@ pub(super) fn prepare(config: &RedisConfig) -> Result<Option<Tls>, OpenError> {
     }))
 }
 
+/// Says whether a handshake failed by what was said in it, and not by a broken connection.
+pub(super) fn is_refusal(error: &std::io::Error) -> bool {
+    let said = error.get_ref();
+    said.is_some_and(|said| said.is::<rustls::Error>())
+}
+
 fn roots(path: &Path) -> Result<RootCertStore, OpenError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapters_direct::redis::{KeyPrefix, Redis, RedisConfig, RedisLayout, StreamConfig};
+use adapters_direct::redis::{KeyPrefix, OpenError, Redis, RedisConfig, RedisLayout, StreamConfig};
 use task_core::layer::{GuardedEventBus, GuardedStateStore, Policy};
 use task_core::ports::{EventBus, Secret};
 
 #[cfg(feature = "kafka")]
 use super::kafka;
+use super::waiting::{Missed, Needed, Patience};
 use super::{Backend, Replicas, notifier, once};
 use crate::app::StartError;
 use crate::config::{self, BusKind, Config};
@@ -34,15 +35,18 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
     }
 }
 
-/// Connects to everything.
+/// Connects to everything, and waits for what is not there yet.
 pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let direct = &config.direct;
     let secrets = secrets::open(config);
     let password = direct.redis.password.as_ref();
     let password = secrets::resolve(&*secrets, "redis_password_secret", password).await?;
     let redis_config = adapter_config(config, password)?;
-    let redis = Redis::open(&redis_config).await;
-    let redis = redis.map_err(|error| refused("redis", ADVICE, error))?;
+    let patience = Patience::new(config.start_timeout);
+    let redis = patience.until(needed(&redis_config), async || {
+        Redis::open(&redis_config).await.map_err(missed)
+    });
+    let redis = redis.await?;
     // A read, and a write that did not happen, is tried again here and nowhere else.
     let policy = Policy {
         timeout: time_limit(&redis_config),
@@ -52,7 +56,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let bus = match direct.bus {
         BusKind::RedisStreams => streams(&redis, &redis_config),
         #[cfg(feature = "kafka")]
-        BusKind::Kafka => kafka::open(config, &*secrets).await?,
+        BusKind::Kafka => kafka::open(config, &*secrets, patience).await?,
         #[cfg(not(feature = "kafka"))]
         BusKind::Kafka => unreachable!("kafka is not compiled in, which was checked"),
     };
@@ -66,6 +70,25 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         replicas: Replicas::Many,
         place: format!("{} ({})", direct.redis.url, direct.redis.layout.as_str()),
     })
+}
+
+fn needed(config: &RedisConfig) -> Needed {
+    Needed {
+        name: "redis",
+        address: config.host_and_port(),
+        key: "redis_url",
+    }
+}
+
+/// Only a server that cannot be reached, or that is not ready, is waited for.
+fn missed(error: OpenError) -> Missed {
+    let refused = |error| refused("redis", ADVICE, error);
+    if let OpenError::Failed { address, source } = error {
+        return Missed::of(source, |source| {
+            refused(OpenError::Failed { address, source })
+        });
+    }
+    Missed::ForGood(refused(error))
 }
 
 pub(super) fn refused(

@@ -11,6 +11,7 @@ use task_core::ports::{EventBus, Secret, SecretStore, Topic};
 
 use super::direct::{MARGIN, refused};
 use super::once;
+use super::waiting::{Missed, Needed, Patience};
 use crate::app::StartError;
 use crate::config::{Config, KafkaMechanism, KafkaSecurity};
 use crate::secrets;
@@ -22,17 +23,29 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
     adapter_config(config, None).map(drop)
 }
 
-/// Opens the bus; it connects when it is used.
+/// Opens the bus, and waits until its brokers answer.
 pub(super) async fn open(
     config: &Config,
     secrets: &dyn SecretStore,
+    patience: Patience,
 ) -> Result<Arc<dyn EventBus>, StartError> {
     let wanted = config.direct.kafka.password.as_ref();
     let password = secrets::resolve(secrets, "kafka_password_secret", wanted).await?;
     let kafka = adapter_config(config, password)?;
     // The client tries again within its own limit, and the relay after that.
     let policy = once(kafka.delivery_timeout.max(kafka.request_timeout) + MARGIN);
-    let bus = KafkaEventBus::open(kafka).map_err(|error| refused("kafka", ADVICE, error))?;
+    let refused = |error| refused("kafka", ADVICE, error);
+    let bus = KafkaEventBus::open(kafka).map_err(refused)?;
+    let needed = Needed {
+        name: "kafka",
+        address: config.direct.kafka.brokers.clone(),
+        key: "kafka_brokers",
+    };
+    let checked = patience.until(needed, async || {
+        let checked = bus.check().await;
+        checked.map_err(|error| Missed::of(error, refused))
+    });
+    checked.await?;
     Ok(Arc::new(GuardedEventBus::new(
         Arc::new(bus),
         "kafka",

@@ -13,7 +13,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
     0  done
     1  failed while running
-    2  refused to start: configuration, address in use, data directory in use, backend missing
+    2  refused to start: configuration, address in use, data directory in use, backend missing,
+       or a server that the backend needs has not come within start_timeout_ms
    64  command line not understood
   130  stopped at once by a second signal
 

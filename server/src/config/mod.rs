@@ -41,6 +41,8 @@ pub struct Config {
     pub direct: Direct,
     /// The receiver of notifications; `None` is the local inbox.
     pub notification_url: Option<NotificationUrl>,
+    /// The longest wait at the start for what the service cannot do without.
+    pub start_timeout: Duration,
     /// The longest wait for the receiver of a notification.
     pub notification_timeout: Duration,
     /// How failed deliveries of events are tried again.
@@ -149,6 +151,7 @@ impl Config {
             secret_variables: Variables::default(),
             direct: Direct::unset(),
             notification_url: None,
+            start_timeout: Duration::ZERO,
             notification_timeout: Duration::ZERO,
             redelivery: Redelivery::default(),
             limits: Limits {

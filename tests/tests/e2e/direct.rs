@@ -7,8 +7,8 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use task_tests::process::redis::{AppendOnly, RedisOptions};
 use task_tests::process::{
-    KafkaBroker, NotificationService, Python, RedisServer, TaskServer, TaskServerOptions,
-    TestDirectory,
+    KafkaBroker, NotificationService, Python, RedisServer, StartingServer, TaskServer,
+    TaskServerOptions, TestDirectory,
 };
 use task_tests::wait::until;
 
@@ -56,6 +56,16 @@ impl World {
             .arguments
             .extend(more.iter().map(|word| (*word).to_owned()));
         options
+    }
+
+    fn begin(&self, more: &[&str]) -> StartingServer {
+        TaskServer::begin(self.nowhere.path(), &self.options(more))
+    }
+
+    /// Exit code and output of a start that is refused.
+    fn refused(&self, more: &[&str]) -> (Option<i32>, String) {
+        let (status, log) = self.begin(more).wait();
+        (status.code(), log)
     }
 
     async fn serve(&self, more: &[&str]) -> TaskServer {
@@ -161,13 +171,17 @@ async fn a_foreign_change_that_keeps_our_revision_is_noticed() {
 async fn what_the_service_needs_is_named_when_it_is_missing() {
     let mut world = World::start().await;
     world.redis.kill();
-    let refused = TaskServer::try_start(world.nowhere.path(), &world.options(&[])).await;
-    let log = refused.err().unwrap();
-    assert!(
-        log.contains("redis") && log.contains(&world.redis.port().to_string()),
-        "{log}"
-    );
+    let (code, log) = world.refused(&["--start-timeout-ms", "1500"]);
+    let port = world.redis.port();
+    let missing = format!("no redis at 127.0.0.1:{port} (redis_url) within 1500 ms");
+    assert!(code == Some(2) && log.contains(&missing), "{code:?} {log}");
     world.redis.restart().await;
+    world.kafka.kill();
+    let (code, log) = world.refused(&["--start-timeout-ms", "1500"]);
+    let kafka = world.kafka.bootstrap();
+    let missing = format!("no kafka at {kafka} (kafka_brokers) within 1500 ms");
+    assert!(code == Some(2) && log.contains(&missing), "{code:?} {log}");
+    world.kafka.restart().await;
 
     let server = world.serve(&[]).await;
     world.redis.kill();
@@ -186,6 +200,83 @@ async fn what_the_service_needs_is_named_when_it_is_missing() {
     })
     .await;
     create(&server, "after").await;
+}
+
+/// Waits until a server says that it waits for something at this address.
+async fn waits_for(server: &StartingServer, needed: &str) {
+    let line = format!("waiting for {needed}");
+    until("it says what it waits for", async || {
+        server.log().contains(&line).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_started_later_is_waited_for() {
+    let mut world = World::start().await;
+    world.redis.kill();
+    world.kafka.kill();
+    let began = Instant::now();
+    let starting = world.begin(&[]);
+    let redis = format!("redis at 127.0.0.1:{} (redis_url)", world.redis.port());
+    waits_for(&starting, &redis).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "it says so late");
+    world.redis.restart().await;
+    let kafka = format!("kafka at {} (kafka_brokers)", world.kafka.bootstrap());
+    waits_for(&starting, &kafka).await;
+    world.kafka.restart().await;
+    let server = starting.ready().await.unwrap();
+    create(&server, "after").await;
+    assert_eq!(server.log().matches("waiting for").count(), 2);
+}
+
+#[tokio::test]
+async fn a_wait_ends_at_once_when_the_service_is_told_to_stop() {
+    let mut world = World::start().await;
+    for down in ["redis", "kafka"] {
+        match down {
+            "redis" => world.redis.kill(),
+            _ => {
+                world.redis.restart().await;
+                world.kafka.kill();
+            }
+        }
+        let starting = world.begin(&[]);
+        waits_for(&starting, down).await;
+        let told = Instant::now();
+        starting.terminate();
+        let (status, log) = starting.wait();
+        assert!(status.success(), "{status:?} {log}");
+        assert!(told.elapsed() < Duration::from_secs(5), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn what_time_cannot_heal_is_refused_at_once() {
+    let world = World::start().await;
+    let password = RedisOptions {
+        password: Some("secret1".to_owned()),
+        ..RedisOptions::default()
+    };
+    let cluster = RedisOptions {
+        lines: vec!["cluster-enabled yes".to_owned()],
+        ..RedisOptions::default()
+    };
+    for (options, reason) in [(password, "denied"), (cluster, "Cluster")] {
+        let server = RedisServer::start_with(options).await;
+        let url = format!("redis://127.0.0.1:{}", server.port());
+        let mut options = world.options(&[]);
+        for argument in &mut options.arguments {
+            if *argument == world.redis.url() {
+                argument.clone_from(&url);
+            }
+        }
+        let began = Instant::now();
+        let (status, log) = TaskServer::begin(world.nowhere.path(), &options).wait();
+        assert_eq!(status.code(), Some(2), "{log}");
+        assert!(log.contains(reason) && !log.contains("waiting"), "{log}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{log}");
+    }
 }
 
 const WRITERS: usize = 16;

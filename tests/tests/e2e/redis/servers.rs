@@ -157,7 +157,7 @@ async fn tls_trusts_the_given_authority_and_nobody_else() {
 
     for stranger in [encrypted(&open, None), encrypted(&open, authority(&mutual))] {
         let error = cause(refused(&stranger).await);
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     }
     let without = encrypted(&mutual, authority(&mutual));
     assert_eq!(
