@@ -123,7 +123,10 @@ fn adapter_config(config: &Config, password: Option<Secret>) -> Result<RedisConf
     };
     let invalid = |error| refused("redis", ADVICE, error);
     let mut redis = RedisConfig::new(&wanted.url, layout).map_err(invalid)?;
-    redis.key_prefix = KeyPrefix::Text(wanted.key_prefix.as_str().into());
+    redis.key_prefix = match &wanted.key_prefix {
+        Some(text) => KeyPrefix::Text(text.as_str().into()),
+        None => KeyPrefix::None,
+    };
     redis.ca_file.clone_from(&wanted.ca_file);
     redis.password = password;
     redis.check().map_err(invalid)?;

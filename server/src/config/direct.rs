@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use task_core::application::EVENT_SOURCE;
 use task_core::ports::SecretName;
 
 /// The direct backend's part of the configuration.
@@ -25,8 +26,8 @@ pub struct Redis {
     pub url: String,
     /// How tasks lie in it.
     pub layout: RedisLayout,
-    /// What stands before `||` in a key of Dapr's layout.
-    pub key_prefix: String,
+    /// What stands before `||` in a key of Dapr's layout; `None` is nothing, without the bars.
+    pub key_prefix: Option<String>,
     /// The secret that is the password.
     pub password: Option<SecretName>,
     /// PEM file of whom to trust instead of the machine's roots.
@@ -120,7 +121,7 @@ impl Direct {
             redis: Redis {
                 url: String::new(),
                 layout: RedisLayout::Legacy,
-                key_prefix: String::new(),
+                key_prefix: None,
                 password: None,
                 ca_file: None,
             },
@@ -177,6 +178,20 @@ pub(super) fn redis_url(text: &str) -> Result<String, String> {
     }
 }
 
+/// Reads what the metadata `keyPrefix` of Dapr's state store would say, or its effect.
+pub(super) fn key_prefix(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Err("must not be empty; none stands for no prefix".to_owned()),
+        "none" => Ok(None),
+        "appid" => Ok(Some(EVENT_SOURCE.to_owned())),
+        // Their effect depends on what only the sidecar knows.
+        "name" | "namespace" => Err(format!(
+            "must be what it stands for: the name of the component, or NAMESPACE.{EVENT_SOURCE}"
+        )),
+        _ => Ok(Some(text.to_owned())),
+    }
+}
+
 /// Refuses a list of brokers that begins with somebody's name.
 pub(super) fn kafka_brokers(text: &str) -> Result<String, String> {
     let is_address = |broker: &str| !broker.is_empty() && !broker.contains(['@', '/', '?', '#']);
@@ -211,6 +226,17 @@ mod tests {
         assert!(kafka_brokers("a:1,b:2").is_ok());
         for bad in ["", "a:1,", "u:p@a:1", "SASL://a:1"] {
             assert!(kafka_brokers(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_key_prefix_is_a_text_or_a_word_of_dapr() {
+        let some = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(key_prefix("appid"), some("task-api"));
+        assert_eq!(key_prefix("default.task-api"), some("default.task-api"));
+        assert_eq!(key_prefix("none"), Ok(None));
+        for bad in ["", "name", "namespace"] {
+            assert!(key_prefix(bad).is_err(), "{bad}");
         }
     }
 

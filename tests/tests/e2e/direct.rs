@@ -93,12 +93,15 @@ impl World {
 async fn a_session_in_either_layout_is_stored_published_and_notified() {
     let world = World::start().await;
     let sides = [
-        ("legacy", "kafka"),
-        ("dapr", "kafka"),
-        ("dapr", "redis-streams"),
+        ("legacy", "kafka", "appid", ""),
+        ("dapr", "kafka", "appid", "task-api||"),
+        ("dapr", "redis-streams", "none", ""),
     ];
-    for (expected, (layout, bus)) in (1..).zip(sides) {
-        let server = world.serve(&["--redis-layout", layout, "--bus", bus]).await;
+    for (expected, (layout, bus, prefix, begin)) in (1..).zip(sides) {
+        let arguments = ["--redis-layout", layout, "--bus", bus];
+        let server = world
+            .serve(&[&arguments[..], &["--redis-key-prefix", prefix]].concat())
+            .await;
         let (id, tag) = create(&server, "a session").await;
         let target = format!("/tasks/{id}");
         let read = server.get(&target).await;
@@ -117,7 +120,7 @@ async fn a_session_in_either_layout_is_stored_published_and_notified() {
                     .await
             }
             _ => {
-                let key = format!("task-api||task-{id}");
+                let key = format!("{begin}task-{id}");
                 let data = world.redis.command(&["HGET", &key, "data"]).await;
                 redis::from_redis_value(data).unwrap()
             }
