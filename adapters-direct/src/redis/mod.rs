@@ -28,7 +28,8 @@
 //!
 //! # The server
 //! Redis 6.2 or newer, or what speaks like it; no Cluster and no Sentinel, since a record and its event must lie on one
-//! node; not a replica. Without an append-only file a warning says that acknowledged writes may be lost. A user needs
+//! node; not a replica. One that refuses writes later, as a replica, without memory or without a disk, fails each
+//! check of the state store. Without an append-only file a warning says that acknowledged writes may be lost. A user needs
 //! `+@connection +@read +@write +@scripting +@keyspace` on the keys of [`RedisLayout`], and `+info` for the identity of the
 //! server and the warning.
 //!

@@ -176,10 +176,10 @@ async fn check(
                 detail: None,
             };
         }
-        // The kind is for everyone; the context and the cause are for the log.
+        // What went wrong is for everyone who may ask; its cause is for the log.
         Ok(Err(error)) => {
             telemetry::log_failure("readiness check failed", &error);
-            &error.kind()
+            &error.to_string()
         }
         Err(_) => {
             tracing::warn!(

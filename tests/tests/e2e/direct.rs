@@ -205,6 +205,22 @@ async fn what_the_service_needs_is_named_when_it_is_missing() {
     create(&server, "after").await;
 }
 
+#[tokio::test]
+async fn a_redis_that_refuses_writes_is_not_ready_and_says_why() {
+    let world = World::start().await;
+    let server = world.serve(&[]).await;
+    for (maxmemory, status, reason) in [("1", 503, "maxmemory"), ("0", 200, "ready")] {
+        let config = ["CONFIG", "SET", "maxmemory", maxmemory];
+        world.redis.command(&config).await;
+        let ready = until("readiness follows", async || {
+            let ready = server.get("/ready").await;
+            (ready.status == status).then_some(ready)
+        })
+        .await;
+        assert!(ready.text().contains(reason), "{}", ready.text());
+    }
+}
+
 /// Waits until a server says that it waits for something at this address.
 async fn waits_for(server: &StartingServer, needed: &str) {
     let line = format!("waiting for {needed}");
