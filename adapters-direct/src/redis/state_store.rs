@@ -91,9 +91,10 @@ fn probe(key: &str) -> Cmd {
 
 /// A probe that finds another type than a string was let through to find it.
 fn is_no_refusal(failure: Failure) -> Result<(), Failure> {
-    match failure {
-        Failure::Refused { error, .. } if error.code() == "WRONGTYPE" => Ok(()),
-        failure => Err(failure),
+    let found = matches!(&failure, Failure::Refused { error, .. } if error.code() == "WRONGTYPE");
+    match found {
+        true => Ok(()),
+        false => Err(failure),
     }
 }
 

@@ -110,14 +110,18 @@ impl Problem {
         problem
     }
 
-    /// A failed port: 503 where another attempt may succeed, otherwise 500. Logs the cause.
+    /// A failed port: 503 where another attempt may succeed, otherwise 500. Logs the cause, unless it is an outage.
     #[must_use]
     pub fn of_port(error: &PortError) -> Self {
-        telemetry::log_failure("request failed", error);
         let passing = matches!(
             error.kind(),
             ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Timeout | ErrorKind::Fenced
         );
+        match passing {
+            // An outage is told of once, by the layer around the port, and not by every request.
+            true => tracing::debug!(%error, "request failed"),
+            false => telemetry::log_failure("request failed", error),
+        }
         if error.kind() == ErrorKind::Invalid {
             let detail = "the task with all that is stored with it exceeds a limit of the store";
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);

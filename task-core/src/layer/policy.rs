@@ -42,7 +42,7 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// 2 s an attempt, the default retries, a log at `debug`, and no circuit breaker.
+    /// 2 s an attempt, the default retries, a log of calls and outages, and no circuit breaker.
     ///
     /// A breaker belongs to one backend, so it is never created by accident.
     fn default() -> Self {
@@ -50,7 +50,7 @@ impl Default for Policy {
             timeout: Duration::from_secs(2),
             retry: RetryPolicy::default(),
             breaker: None,
-            observer: Arc::new(LogObserver),
+            observer: Arc::new(LogObserver::default()),
             entropy: Arc::new(SystemEntropy),
         }
     }

@@ -221,6 +221,33 @@ async fn a_redis_that_refuses_writes_is_not_ready_and_says_why() {
     }
 }
 
+#[tokio::test]
+async fn an_outage_is_a_few_lines_in_the_log_however_many_requests_there_are() {
+    let mut world = World::start().await;
+    let server = world.serve(&[]).await;
+    world.redis.kill();
+    let requests = (0..40).map(async |_| {
+        let refused = server.post("/tasks", r#"{"title":"x"}"#).await;
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert_eq!(server.get("/tasks/7").await.status, 503);
+        assert_eq!(server.get("/ready").await.status, 503);
+    });
+    join_all(requests).await;
+    let log = server.log();
+    assert_eq!(log.matches("calls fail").count(), 2, "{log}");
+    assert!(
+        log.matches("WARN").count() <= 10 && !log.contains("ERROR"),
+        "{log}"
+    );
+    world.redis.restart().await;
+    until("it works again", async || {
+        server.get("/tasks/7").await;
+        let log = server.log();
+        log.contains("calls succeed again").then_some(())
+    })
+    .await;
+}
+
 /// Waits until a server says that it waits for something at this address.
 async fn waits_for(server: &StartingServer, needed: &str) {
     let line = format!("waiting for {needed}");
