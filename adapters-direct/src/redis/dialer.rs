@@ -82,7 +82,7 @@ async fn gathering(owner: impl Future<Output = ()>) {
 
 impl Dialer {
     pub(super) fn new(config: &RedisConfig, scripts: Scripts) -> Result<Self, OpenError> {
-        let address = config.address().clone();
+        let address = config.checked()?.clone();
         let mut greeting = RedisConnectionInfo::default().set_db(i64::from(address.database));
         if let Some(user) = &address.user {
             greeting = greeting.set_username(user);
@@ -91,7 +91,7 @@ impl Dialer {
             greeting = greeting.set_password(password.expose());
         }
         Ok(Self {
-            tls: tls::prepare(config)?,
+            tls: tls::prepare(config, &address)?,
             greeting,
             address,
             connect_timeout: config.connect_timeout,
@@ -99,6 +99,10 @@ impl Dialer {
             scripts,
             sample_key: Names::new(config).value(&Key::new(Kind::TASK, "permissions")),
         })
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     pub(super) fn scripts(&self) -> &Scripts {

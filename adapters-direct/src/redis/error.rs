@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{RedisError, ServerError};
 use task_core::ports::{ErrorKind, Guard, PortError, Retry};
 
-use super::config::ConfigError;
+use crate::config::ConfigProblems;
 
 pub(super) const BACKEND: &str = "redis";
 
@@ -17,7 +17,7 @@ pub(super) const BACKEND: &str = "redis";
 pub enum OpenError {
     /// The configuration is not valid.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] ConfigProblems),
     /// A file for TLS cannot be used.
     #[error("cannot use {}", path.display())]
     File {

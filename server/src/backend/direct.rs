@@ -5,28 +5,28 @@ use std::time::Duration;
 
 use adapters_direct::redis::{KeyPrefix, OpenError, Redis, RedisConfig, RedisLayout, StreamConfig};
 use task_core::layer::{GuardedEventBus, GuardedStateStore, Policy};
-use task_core::ports::{EventBus, Secret};
+use task_core::ports::{EventBus, Secret, SecretName};
 
 #[cfg(feature = "kafka")]
 use super::kafka;
 use super::waiting::{Missed, Needed, Patience};
 use super::{Backend, Replicas, notifier, once};
 use crate::app::StartError;
-use crate::config::{self, BusKind, Config};
+use crate::config::{self, BusKind, Config, Conflict};
 use crate::secrets;
 
 /// Longer than the adapters' own limits, whose errors say more.
 pub(super) const MARGIN: Duration = Duration::from_secs(1);
 
+const URL: &str = "redis_url";
 const ADVICE: &str = "check redis_url, redis_password_secret and redis_ca_file";
 
-/// Refuses what the adapters refuse, without connecting.
+/// Says what this build lacks for the backend.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {
-    adapter_config(config, None)?;
     match config.direct.bus {
         BusKind::RedisStreams => Ok(()),
         #[cfg(feature = "kafka")]
-        BusKind::Kafka => kafka::check(config),
+        BusKind::Kafka => Ok(()),
         #[cfg(not(feature = "kafka"))]
         BusKind::Kafka => Err(StartError::NotCompiledIn {
             what: "the bus kafka",
@@ -35,13 +35,37 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
     }
 }
 
+/// What the adapters refuse, without connecting and without reading a secret.
+pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
+    let redis = adapter_config(config, placeholder(config.direct.redis.password.as_ref()));
+    let problems = redis.problems().into_iter().map(|problem| Conflict {
+        key: key_of(problem.field),
+        other: Some(URL),
+        problem: problem.problem,
+    });
+    let mut conflicts: Vec<Conflict> = problems.collect();
+    match config.direct.bus {
+        BusKind::RedisStreams => {}
+        #[cfg(feature = "kafka")]
+        BusKind::Kafka => conflicts.extend(kafka::conflicts(config)),
+        #[cfg(not(feature = "kafka"))]
+        BusKind::Kafka => {}
+    }
+    conflicts
+}
+
+/// Stands for a secret that is named and not read.
+pub(super) fn placeholder(name: Option<&SecretName>) -> Option<Secret> {
+    name.and_then(|name| Secret::new(name.name()))
+}
+
 /// Connects to everything, and waits for what is not there yet.
 pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let direct = &config.direct;
     let secrets = secrets::open(config);
     let password = direct.redis.password.as_ref();
     let password = secrets::resolve(&*secrets, "redis_password_secret", password).await?;
-    let redis_config = adapter_config(config, password)?;
+    let redis_config = adapter_config(config, password);
     let patience = Patience::new(config.start_timeout);
     let redis = patience.until(needed(&redis_config), async || {
         Redis::open(&redis_config).await.map_err(missed)
@@ -75,8 +99,8 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
 fn needed(config: &RedisConfig) -> Needed {
     Needed {
         name: "redis",
-        address: config.host_and_port(),
-        key: "redis_url",
+        address: config.host_and_port().unwrap_or_default(),
+        key: URL,
     }
 }
 
@@ -115,20 +139,28 @@ fn time_limit(config: &RedisConfig) -> Duration {
     config.connect_timeout + config.response_timeout + MARGIN
 }
 
-fn adapter_config(config: &Config, password: Option<Secret>) -> Result<RedisConfig, StartError> {
+fn adapter_config(config: &Config, password: Option<Secret>) -> RedisConfig {
     let wanted = &config.direct.redis;
     let layout = match wanted.layout {
         config::RedisLayout::Legacy => RedisLayout::Legacy,
         config::RedisLayout::Dapr => RedisLayout::Dapr,
     };
-    let invalid = |error| refused("redis", ADVICE, error);
-    let mut redis = RedisConfig::new(&wanted.url, layout).map_err(invalid)?;
+    let mut redis = RedisConfig::new(&wanted.url, layout);
     redis.key_prefix = match &wanted.key_prefix {
         Some(text) => KeyPrefix::Text(text.as_str().into()),
         None => KeyPrefix::None,
     };
     redis.ca_file.clone_from(&wanted.ca_file);
     redis.password = password;
-    redis.check().map_err(invalid)?;
-    Ok(redis)
+    redis
+}
+
+/// The key that a field of the adapter's configuration comes from.
+fn key_of(field: &str) -> &'static str {
+    match field {
+        "password" => "redis_password_secret",
+        "ca_file" => "redis_ca_file",
+        "key_prefix" => "redis_key_prefix",
+        _ => URL,
+    }
 }

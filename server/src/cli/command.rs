@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::backend;
 use crate::config::{ConfigError, Effective, KEYS, Key, Scope, Sources};
 
 /// The notification service's own address, where nothing else is said.
@@ -125,7 +126,7 @@ pub(super) fn configuration(matches: &ArgMatches) -> Result<Effective, ConfigErr
             Err(_) => sources.default_of("listen", NOTIFICATION_LISTEN),
         }
     }
-    sources.resolve()
+    sources.resolve_against(backend::conflicts)
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use task_core::application::EVENT_SOURCE;
 use task_core::ports::SecretName;
 
+use super::Conflict;
+
 /// The direct backend's part of the configuration.
 #[derive(Debug, Clone)]
 pub struct Direct {
@@ -139,24 +141,30 @@ impl Direct {
         }
     }
 
-    /// Rules between keys: the key at fault and what is wrong with it.
-    pub(super) fn conflicts(&self) -> Vec<(&'static str, String)> {
+    /// What breaks a rule between keys.
+    pub(super) fn conflicts(&self) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
-        let mut refuse = |key, problem: &str| conflicts.push((key, problem.to_owned()));
+        let mut refuse = |key, other, problem: &str| {
+            conflicts.push(Conflict {
+                key,
+                other: Some(other),
+                problem: problem.to_owned(),
+            });
+        };
         let kafka = &self.kafka;
+        let (user, password) = ("kafka_user", "kafka_password_secret");
         match (&kafka.user, &kafka.password) {
-            (Some(_), None) => refuse("kafka_user", "needs kafka_password_secret"),
-            (None, Some(_)) => refuse("kafka_password_secret", "needs kafka_user"),
+            (Some(_), None) => refuse(user, password, "needs kafka_password_secret"),
+            (None, Some(_)) => refuse(password, user, "needs kafka_user"),
             (None, None) | (Some(_), Some(_)) => {}
         }
         if kafka.ca_file.is_some() && kafka.security != KafkaSecurity::Tls {
-            refuse("kafka_ca_file", "needs kafka_security = tls");
+            let problem = "needs kafka_security = tls";
+            refuse("kafka_ca_file", "kafka_security", problem);
         }
         if self.redis.ca_file.is_some() && !self.redis.url.starts_with("rediss://") {
-            refuse(
-                "redis_ca_file",
-                "needs a redis_url that begins with rediss://",
-            );
+            let problem = "needs a redis_url that begins with rediss://";
+            refuse("redis_ca_file", "redis_url", problem);
         }
         conflicts
     }
@@ -247,7 +255,7 @@ mod tests {
         direct.kafka.user = Some("u".to_owned());
         direct.kafka.ca_file = Some("ca.pem".into());
         direct.redis.ca_file = Some("ca.pem".into());
-        let keys: Vec<_> = direct.conflicts().into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = direct.conflicts().iter().map(|found| found.key).collect();
         assert_eq!(keys, ["kafka_user", "kafka_ca_file", "redis_ca_file"]);
     }
 }
