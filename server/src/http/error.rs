@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use task_core::application::TaskError;
-use task_core::domain::{EntityTag, FieldError};
+use task_core::domain::{EntityTag, FieldError, TaskId};
 use task_core::ports::{ErrorKind, Outcome, PortError};
 use utoipa::ToSchema;
 
@@ -108,6 +108,22 @@ impl Problem {
         );
         problem.0.errors = errors;
         problem
+    }
+
+    /// A refusal of a use case on one task.
+    #[must_use]
+    pub fn of_task(id: &TaskId, error: TaskError) -> Self {
+        match error {
+            TaskError::Store(error) if error.kind() == ErrorKind::Corrupt => {
+                telemetry::log_failure("stored task cannot be read", &error);
+                let detail = format!(
+                    "what is stored for the task {id} cannot be read; \
+                     restore it, or remove it with DELETE without If-Match"
+                );
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+            }
+            error => error.into(),
+        }
     }
 
     /// A failed port: 503 where another attempt may succeed, otherwise 500. Logs the cause, unless it is an outage.

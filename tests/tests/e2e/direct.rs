@@ -12,8 +12,8 @@ use task_tests::process::{
 };
 use task_tests::wait::until;
 
-use super::create;
 use super::history::{Seen, Writer};
+use super::{create, problem};
 
 /// What the service depends on.
 struct World {
@@ -219,6 +219,35 @@ async fn a_redis_that_refuses_writes_is_not_ready_and_says_why() {
         .await;
         assert!(ready.text().contains(reason), "{}", ready.text());
     }
+}
+
+#[tokio::test]
+async fn garbage_under_a_task_is_named_without_its_content_and_can_be_deleted() {
+    let world = World::start().await;
+    let server = world.serve(&[]).await;
+    for garbage in ["canary-5e1f", "[1]", "\u{1}", r#"{"id":"canary-5e1f"}"#] {
+        world.redis.command(&["SET", "task:g-1", garbage]).await;
+        let read = problem(&server.get("/tasks/g-1").await, 500);
+        assert!(read["detail"].as_str().unwrap().contains("g-1"), "{read}");
+        let done = "/tasks/g-1/status?status=completed";
+        problem(&server.send("PUT", done, &[], "").await, 500);
+        let known = [("if-match", "\"0.1\"")];
+        problem(&server.send("DELETE", "/tasks/g-1", &known, "").await, 500);
+        assert!(!read.to_string().contains("canary"), "{read}");
+        let deleted = server.send("DELETE", "/tasks/g-1", &[], "").await;
+        assert_eq!(deleted.status, 204, "{}", deleted.text());
+        problem(&server.get("/tasks/g-1").await, 404);
+    }
+    let log = server.log();
+    assert_eq!(
+        log.matches("stored task cannot be read").count(),
+        12,
+        "{log}"
+    );
+    assert!(
+        !log.contains("canary") && !log.contains("panicked"),
+        "{log}"
+    );
 }
 
 #[tokio::test]
