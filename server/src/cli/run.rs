@@ -73,7 +73,6 @@ async fn until_signal<F: Future<Output = ()>>(
         () = &mut serving => return Ok(()),
         () = signals.next() => {}
     }
-    tracing::info!("stopping");
     shutdown.raise();
     tokio::select! {
         () = &mut serving => {

@@ -222,6 +222,27 @@ async fn a_secret_of_the_environment_is_in_no_log_line() {
     assert!(!log.contains("canary"), "{log}");
 }
 
+#[tokio::test]
+async fn a_stop_is_told_in_two_lines() {
+    let directory = TestDirectory::new("stop");
+    let options = TaskServerOptions::default();
+    let starting = TaskServer::begin(directory.path(), &options);
+    task_tests::wait::until("it serves", async || {
+        starting.log().contains("Stop with").then_some(())
+    })
+    .await;
+    starting.terminate();
+    let (status, log) = starting.wait();
+    assert!(status.success(), "{log}");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("INFO")).collect();
+    assert_eq!(told.len(), 2, "{log}");
+    assert!(
+        told[0].contains("stopping: not ready, draining 0 requests"),
+        "{log}"
+    );
+    assert!(told[1].ends_with("stopped"), "{log}");
+}
+
 #[test]
 fn completions_are_printed_for_the_usual_shells() {
     for shell in ["bash", "zsh", "fish"] {
