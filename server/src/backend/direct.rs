@@ -43,15 +43,17 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
         other: Some(URL),
         problem: problem.problem,
     });
-    let mut conflicts: Vec<Conflict> = problems.collect();
+    problems.chain(conflicts_of_bus(config)).collect()
+}
+
+fn conflicts_of_bus(config: &Config) -> Vec<Conflict> {
     match config.direct.bus {
-        BusKind::RedisStreams => {}
         #[cfg(feature = "kafka")]
-        BusKind::Kafka => conflicts.extend(kafka::conflicts(config)),
+        BusKind::Kafka => kafka::conflicts(config),
         #[cfg(not(feature = "kafka"))]
-        BusKind::Kafka => {}
+        BusKind::Kafka => Vec::new(),
+        BusKind::RedisStreams => Vec::new(),
     }
-    conflicts
 }
 
 /// Stands for a secret that is named and not read.

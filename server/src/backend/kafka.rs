@@ -20,14 +20,15 @@ const BROKERS: &str = "kafka_brokers";
 const ADVICE: &str = "check kafka_brokers and the other keys that begin with kafka_";
 
 /// What the adapter refuses, without connecting and without reading a secret.
-pub(super) fn conflicts(config: &Config) -> impl Iterator<Item = Conflict> {
+pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
     let password = placeholder(config.direct.kafka.password.as_ref());
     let problems = adapter_config(config, password).problems();
-    problems.into_iter().map(|problem| Conflict {
+    let conflicts = problems.into_iter().map(|problem| Conflict {
         key: key_of(problem.field),
         other: None,
         problem: problem.problem,
-    })
+    });
+    conflicts.collect()
 }
 
 /// The key that a field of the adapter's configuration comes from.

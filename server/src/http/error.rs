@@ -113,17 +113,18 @@ impl Problem {
     /// A refusal of a use case on one task.
     #[must_use]
     pub fn of_task(id: &TaskId, error: TaskError) -> Self {
-        match error {
-            TaskError::Store(error) if error.kind() == ErrorKind::Corrupt => {
-                telemetry::log_failure("stored task cannot be read", &error);
-                let detail = format!(
-                    "what is stored for the task {id} cannot be read; \
-                     restore it, or remove it with DELETE without If-Match"
-                );
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
-            }
-            error => error.into(),
+        let TaskError::Store(cause) = &error else {
+            return error.into();
+        };
+        if cause.kind() != ErrorKind::Corrupt {
+            return error.into();
         }
+        telemetry::log_failure("stored task cannot be read", cause);
+        let detail = format!(
+            "what is stored for the task {id} cannot be read; \
+             restore it, or remove it with DELETE without If-Match"
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
     /// A failed port: 503 where another attempt may succeed, otherwise 500. Logs the cause, unless it is an outage.
