@@ -132,7 +132,10 @@ impl TaskServer {
         words.push(data.display().to_string());
         words.extend(options.arguments.iter().cloned());
         let (process, address) = Process::begin(&words);
-        StartingServer { process, address }
+        StartingServer {
+            process,
+            address: Mutex::new(address),
+        }
     }
 
     /// Where it listens.
@@ -226,7 +229,8 @@ impl TaskServer {
 #[derive(Debug)]
 pub struct StartingServer {
     process: Process,
-    address: Receiver<SocketAddr>,
+    // Only a lock makes it one that several may look at.
+    address: Mutex<Receiver<SocketAddr>>,
 }
 
 impl StartingServer {
@@ -245,6 +249,7 @@ impl StartingServer {
             mut process,
             address,
         } = self;
+        let address = address.into_inner().unwrap_or_else(PoisonError::into_inner);
         let deadline = Instant::now() + DEADLINE;
         let address = loop {
             match address.try_recv() {
