@@ -112,11 +112,12 @@ fn verdict<'a>(name: &str, result: Result<(), &'a PortError>) -> Option<Result<(
         ErrorKind::Unavailable
         | ErrorKind::Timeout
         | ErrorKind::Throttled
+        | ErrorKind::Denied
         | ErrorKind::Unexpected => Some(Err(error)),
-        // Another one refuses who we are; a commit may also meet a fence.
-        ErrorKind::Denied if name != "commit" => Some(Err(error)),
-        ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Corrupt => Some(Ok(())),
-        ErrorKind::Denied | ErrorKind::Invalid | ErrorKind::Unsupported => None,
+        ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::Corrupt => {
+            Some(Ok(()))
+        }
+        ErrorKind::Invalid | ErrorKind::Unsupported => None,
     }
 }
 
