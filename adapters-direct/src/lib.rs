@@ -8,6 +8,8 @@
 //! | `redis` | state store, event bus | a Redis, shared with the replaced service or with Dapr |
 //! | (always) | secret store | variables, a file or a directory |
 
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod config;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "http")]
@@ -17,3 +19,6 @@ pub mod kafka;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod secrets;
+
+#[cfg(any(feature = "kafka", feature = "redis"))]
+pub use config::{ConfigProblem, ConfigProblems};

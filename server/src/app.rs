@@ -49,6 +49,16 @@ pub enum StartError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Something that the service cannot do without did not come in time.
+    #[error("no {needed} within {} ms", limit.as_millis())]
+    Missing {
+        /// What it is, where it should be, and which configuration key says so.
+        needed: String,
+        /// How long it was waited for.
+        limit: Duration,
+        /// Why the last attempt failed, if it ended.
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
     /// A secret that the configuration names cannot be read.
     #[error("cannot read the secret that {key} names")]
     Secret {
@@ -79,6 +89,9 @@ impl StartError {
     pub fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Backend { advice, .. } => Some(advice),
+            Self::Missing { .. } => {
+                Some("start it, correct the key, or wait longer with --start-timeout-ms")
+            }
             Self::Secret { .. } => {
                 Some("check the key, and the store that the key secrets chooses")
             }

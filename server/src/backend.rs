@@ -5,7 +5,7 @@ use std::sync::Arc;
 use task_core::ports::{EventBus, Notifier, StateStore};
 
 use crate::app::StartError;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Conflict};
 use crate::http::Inbox;
 
 #[cfg(all(feature = "redis", feature = "http"))]
@@ -16,6 +16,8 @@ mod embedded;
 mod kafka;
 #[cfg(any(feature = "embedded", all(feature = "redis", feature = "http")))]
 mod notifier;
+#[cfg(all(feature = "redis", feature = "http"))]
+mod waiting;
 
 /// The driven ports of the Task API.
 #[derive(Debug)]
@@ -77,6 +79,16 @@ fn check_direct(_: &Config) -> Result<(), StartError> {
         what: "the backend direct",
         feature: "direct",
     })
+}
+
+/// What the adapters of the configured backend refuse, as far as this build has them.
+#[must_use]
+pub fn conflicts(config: &Config) -> Vec<Conflict> {
+    match config.backend {
+        #[cfg(all(feature = "redis", feature = "http"))]
+        config::Backend::Direct => direct::conflicts(config),
+        _ => Vec::new(),
+    }
 }
 
 /// Opens the backend that the configuration names.

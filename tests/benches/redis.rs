@@ -69,7 +69,7 @@ impl Pair {
             .enable_all()
             .build()?;
         let server = runtime.block_on(RedisServer::start());
-        let config = RedisConfig::new(&server.url(), layout)?;
+        let config = RedisConfig::new(&server.url(), layout);
         let (store, mut bare) = runtime.block_on(async {
             let store = Redis::open(&config).await?.state_store();
             let client = Client::open(server.url())?;

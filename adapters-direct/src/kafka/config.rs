@@ -1,10 +1,12 @@
 //! Where the brokers are, who we are to them, and how long things may take.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use task_core::ports::{Secret, Topic};
+
+use crate::config::{ConfigProblem, ConfigProblems, Found};
 
 /// Configuration of the Kafka event bus.
 ///
@@ -111,11 +113,6 @@ pub enum MissingTopics {
     },
 }
 
-/// Every setting that cannot be used, never only the first.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", .0.join("; "))]
-pub struct KafkaConfigError(Vec<String>);
-
 impl KafkaConfig {
     /// Plaintext brokers whose topics exist; 10 s for an event and for a request.
     #[must_use]
@@ -135,122 +132,91 @@ impl KafkaConfig {
         }
     }
 
-    /// Says whether everything is within its limits.
+    /// Says whether everything can be used.
     ///
     /// # Errors
-    /// Field, limit and value of everything that is not.
-    pub fn check(&self) -> Result<(), KafkaConfigError> {
-        let mut problems = Problems::default();
-        problems.brokers(&self.brokers);
-        problems.text("client_id", &self.client_id);
+    /// All [`problems`](Self::problems).
+    pub fn check(&self) -> Result<(), ConfigProblems> {
+        ConfigProblems::refuse(self.problems())
+    }
+
+    /// Everything that cannot be used: field, limit and value. It reads the files that are named.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ConfigProblem> {
+        let mut found = Found::default();
+        brokers(&self.brokers, &mut found);
+        text("client_id", &self.client_id, &mut found);
+        if let Transport::Tls {
+            ca_file: Some(path),
+        } = &self.transport
+            && let Err(error) = certificates(path)
+        {
+            let path = path.display();
+            found.add("transport.ca_file", format!("cannot use {path}: {error}"));
+        }
         if let Some(sasl) = &self.sasl {
-            problems.text("sasl.user", &sasl.user);
-            let shown = "is not shown";
-            let holds_null = sasl.password.expose().contains('\0');
-            problems.expect(!holds_null, "sasl.password", "holds no null byte", shown);
+            text("sasl.user", &sasl.user, &mut found);
+            if sasl.password.expose().contains('\0') {
+                found.add("sasl.password", "must not hold a null byte");
+            }
         }
         if let MissingTopics::Create {
             partitions,
             replication,
         } = self.missing_topics
         {
-            problems.count("missing_topics.partitions", partitions, 1000);
-            problems.count("missing_topics.replication", replication, 15);
+            found.count("missing_topics.partitions", partitions, &(1..=1000));
+            found.count("missing_topics.replication", replication, &(1..=15));
         }
-        let minutes = |n: u64| Duration::from_secs(60 * n);
-        let millis = Duration::from_millis;
         for (field, value, least, most) in [
-            (
-                "delivery_timeout",
-                self.delivery_timeout,
-                millis(100),
-                minutes(5),
-            ),
-            (
-                "request_timeout",
-                self.request_timeout,
-                millis(1000),
-                minutes(5),
-            ),
-            (
-                "session_timeout",
-                self.session_timeout,
-                millis(1000),
-                minutes(5),
-            ),
-            (
-                "release_timeout",
-                self.release_timeout,
-                millis(0),
-                minutes(2),
-            ),
-            ("linger", self.linger, millis(0), millis(100)),
+            ("delivery_timeout", self.delivery_timeout, 100, 300_000),
+            ("request_timeout", self.request_timeout, 1000, 300_000),
+            ("session_timeout", self.session_timeout, 1000, 300_000),
+            ("release_timeout", self.release_timeout, 0, 120_000),
+            ("linger", self.linger, 0, 100),
         ] {
-            problems.duration(field, value, least, most);
+            let [least, most] = [least, most].map(Duration::from_millis);
+            found.time(field, value, &(least..=most));
         }
-        match problems.0.is_empty() {
-            true => Ok(()),
-            false => Err(KafkaConfigError(problems.0)),
-        }
+        found.0
     }
 }
 
-#[derive(Default)]
-struct Problems(Vec<String>);
-
-impl Problems {
-    fn expect(&mut self, holds: bool, field: &str, limit: &str, value: impl fmt::Display) {
-        if !holds {
-            self.0.push(format!("{field} {limit}, this one {value}"));
+fn brokers(brokers: &str, found: &mut Found) {
+    for broker in brokers.split(',') {
+        let (host, port) = broker.rsplit_once(':').unwrap_or((broker, ""));
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
+        let is_port = port.parse::<u16>().is_ok_and(|port| port > 0);
+        if !host.is_empty() && host.chars().all(plain) && is_port {
+            continue;
         }
+        // An address may hold a password by mistake, and then it must not be shown.
+        let shown = match broker.contains('@') {
+            true => "one is not and is not shown".to_owned(),
+            false => format!("one is {broker:?}"),
+        };
+        let problem = format!("must be host:port, separated by commas, {shown}");
+        found.add("brokers", problem);
     }
+}
 
-    fn brokers(&mut self, brokers: &str) {
-        for broker in brokers.split(',') {
-            let (host, port) = broker.rsplit_once(':').unwrap_or((broker, ""));
-            let plain = |c: char| c.is_ascii_alphanumeric() || "-._[]:".contains(c);
-            let holds = !host.is_empty()
-                && host.chars().all(plain)
-                && port.parse::<u16>().is_ok_and(|port| port > 0);
-            // An address may hold a password by mistake, and then it must not be shown.
-            let shown = match broker.contains('@') {
-                true => "is not shown".to_owned(),
-                false => format!("is {broker:?}"),
-            };
-            self.expect(
-                holds,
-                "brokers",
-                "are host:port, separated by commas",
-                shown,
-            );
-        }
+fn text(field: &'static str, value: &str, found: &mut Found) {
+    let bytes = value.len();
+    if !(1..=255).contains(&bytes) {
+        found.add(field, format!("must have 1 to 255 bytes, it has {bytes}"));
     }
-
-    fn text(&mut self, field: &str, value: &str) {
-        let holds = (1..=255).contains(&value.len()) && !value.chars().any(char::is_control);
-        let shown = format!("has {} bytes", value.len());
-        self.expect(
-            holds,
-            field,
-            "has 1 to 255 bytes and no control characters",
-            shown,
-        );
+    if value.chars().any(char::is_control) {
+        found.add(field, "must not hold control characters");
     }
+}
 
-    fn count(&mut self, field: &str, value: u16, most: u16) {
-        let holds = (1..=most).contains(&value);
-        self.expect(
-            holds,
-            field,
-            &format!("is 1 to {most}"),
-            format!("is {value}"),
-        );
-    }
-
-    fn duration(&mut self, field: &str, value: Duration, least: Duration, most: Duration) {
-        let limit = format!("is {} to {} ms", least.as_millis(), most.as_millis());
-        let shown = format!("is {} ms", value.as_millis());
-        self.expect((least..=most).contains(&value), field, &limit, shown);
+/// Makes sure that there is a certificate; librdkafka reads it.
+fn certificates(path: &Path) -> io::Result<()> {
+    const MARK: &[u8] = b"CERTIFICATE-----";
+    let content = fs::read(path)?;
+    match content.windows(MARK.len()).any(|part| part == MARK) {
+        true => Ok(()),
+        false => Err(io::Error::other("it holds no certificate")),
     }
 }
 
@@ -274,24 +240,66 @@ mod tests {
         for (refused, expected) in [
             (
                 refused(|config| config.delivery_timeout = Duration::from_millis(99)),
-                "delivery_timeout is 100 to 300000 ms, this one is 99 ms",
+                "delivery_timeout must be 100 to 300000 ms, it is 99 ms",
             ),
             (
                 refused(|config| config.linger = Duration::from_millis(101)),
-                "linger is 0 to 100 ms, this one is 101 ms",
+                "linger must be 0 to 100 ms, it is 101 ms",
             ),
             (
                 refused(|config| config.missing_topics = create(0, 16)),
-                "missing_topics.partitions is 1 to 1000, this one is 0; \
-                 missing_topics.replication is 1 to 15, this one is 16",
+                "missing_topics.partitions must be 1 to 1000, it is 0; \
+                 missing_topics.replication must be 1 to 15, it is 16",
             ),
             (
                 refused(|config| config.client_id.clear()),
-                "client_id has 1 to 255 bytes and no control characters, this one has 0 bytes",
+                "client_id must have 1 to 255 bytes, it has 0",
             ),
         ] {
             assert_eq!(refused, expected);
         }
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_and_each_names_its_field() {
+        let mut config = KafkaConfig::new("a");
+        config.client_id = "a\n".to_owned();
+        config.transport = Transport::Tls {
+            ca_file: Some("no-such.pem".into()),
+        };
+        config.sasl = Some(Sasl {
+            mechanism: Mechanism::Plain,
+            user: String::new(),
+            password: Secret::new("x").expect("not empty"),
+        });
+        config.session_timeout = Duration::ZERO;
+        let problems = config.problems();
+        let fields = [
+            "brokers",
+            "client_id",
+            "transport.ca_file",
+            "sasl.user",
+            "session_timeout",
+        ];
+        let found: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
+        assert_eq!(found, fields);
+        let file = &problems[2].problem;
+        assert!(
+            file.contains("no-such.pem") && file.contains("No such file"),
+            "{file}"
+        );
+        assert_eq!(config.check().expect_err("problems").all(), problems);
+    }
+
+    #[test]
+    fn a_file_without_a_certificate_is_a_problem() {
+        let is_refused = |file: &str| {
+            let mut config = KafkaConfig::new("a:1");
+            let ca_file = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
+            config.transport = Transport::Tls { ca_file };
+            !config.problems().is_empty()
+        };
+        assert!(is_refused("Cargo.toml") && is_refused("src"));
     }
 
     #[test]
@@ -301,7 +309,7 @@ mod tests {
         }
         for brokers in ["", "a", "a:", "a:0", "a:65536", ":1", "a:1,", "a:1, b:1"] {
             let error = KafkaConfig::new(brokers).check().expect_err(brokers);
-            assert!(error.to_string().starts_with("brokers are"), "{error}");
+            assert!(error.to_string().starts_with("brokers must be"), "{error}");
         }
     }
 
@@ -316,7 +324,7 @@ mod tests {
             });
         });
         assert!(
-            shown.contains("sasl.password holds no null byte"),
+            shown.contains("sasl.password must not hold a null byte"),
             "{shown}"
         );
         assert!(!shown.contains("hunter2"), "{shown}");

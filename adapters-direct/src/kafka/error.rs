@@ -5,7 +5,7 @@ use std::time::Duration;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use task_core::ports::{ErrorKind, PortError};
 
-use super::KafkaConfigError;
+use crate::config::ConfigProblems;
 
 pub(super) const BACKEND: &str = "kafka";
 
@@ -13,7 +13,7 @@ pub(super) const BACKEND: &str = "kafka";
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Failure {
     #[error("the configuration cannot be used")]
-    Config(#[source] KafkaConfigError),
+    Config(#[source] ConfigProblems),
     #[error("librdkafka refuses the configuration")]
     Client(#[source] KafkaError),
     #[error("topic {0} does not exist, and the configuration does not let it be created")]

@@ -35,7 +35,7 @@ mod subscription;
 mod tests;
 mod topics;
 
-pub use config::{KafkaConfig, KafkaConfigError, Mechanism, MissingTopics, Sasl, Transport};
+pub use config::{KafkaConfig, Mechanism, MissingTopics, Sasl, Transport};
 pub use event_bus::KafkaEventBus;
 
 use error::Failure;

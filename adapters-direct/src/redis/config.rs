@@ -8,6 +8,9 @@ use std::time::Duration;
 use task_core::ports::Secret;
 use url::Url;
 
+use super::tls;
+use crate::config::{ConfigProblem, ConfigProblems, Found};
+
 /// The port of Redis where the address names none.
 const DEFAULT_PORT: u16 = 6379;
 
@@ -86,7 +89,7 @@ pub struct ClientCertificate {
 /// ```
 /// use adapters_direct::redis::{RedisConfig, RedisLayout};
 /// use task_core::ports::Secret;
-/// let mut config = RedisConfig::new("rediss://service@redis.example:6380/2", RedisLayout::Dapr).unwrap();
+/// let mut config = RedisConfig::new("rediss://service@redis.example:6380/2", RedisLayout::Dapr);
 /// config.password = Secret::new("hunter2");
 /// config.check().unwrap();
 /// assert!(!format!("{config:?}").contains("hunter2"));
@@ -94,7 +97,7 @@ pub struct ClientCertificate {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    address: Address,
+    address: Result<Address, AddressError>,
     /// How values lie in Redis.
     pub layout: RedisLayout,
     /// What keys of Dapr's layout begin with.
@@ -135,67 +138,31 @@ impl fmt::Display for Address {
     }
 }
 
-/// What is wrong with a [`RedisConfig`].
+/// Why an address cannot be used.
 ///
 /// It never shows the address as it was given, which may hold a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The address is not a URL.
-    #[error("the Redis address is not a URL: {0}")]
+pub(super) enum AddressError {
+    #[error("must be a URL: {0}")]
     NotAUrl(#[from] url::ParseError),
-    /// The address begins with something else.
-    #[error("the Redis address must begin with redis:// or rediss://")]
+    #[error("must begin with redis:// or rediss://")]
     Scheme,
-    /// The address has no host.
-    #[error("the Redis address has no host")]
+    #[error("must have a host")]
     Host,
-    /// The address holds a password.
-    #[error("the Redis address must not hold a password, which belongs to a secret store")]
-    PasswordInAddress,
-    /// The address goes on after the database.
-    #[error("the Redis address must not hold a query or a fragment")]
+    #[error("must not hold a password, which belongs to a secret store")]
+    Password,
+    #[error("must not hold a query or a fragment")]
     QueryOrFragment,
-    /// The address names something else than a database.
-    #[error("the Redis address has {0:?} where a database's number from 0 to 65535 is expected")]
+    #[error("must end in the number of a database from 0 to 65535, it ends in {0:?}")]
     Database(String),
-    /// A user without a password.
-    #[error("the Redis address names the user {0:?}, who has no password")]
-    UserWithoutPassword(Box<str>),
-    /// A file for TLS without TLS.
-    #[error("{0} is set, which needs an address that begins with rediss://")]
-    NeedsTls(&'static str),
-    /// A time limit out of its range.
-    #[error("{field} must be 1 to 60000 ms, it is {} ms", value.as_millis())]
-    Time {
-        /// Which one.
-        field: &'static str,
-        /// What it is.
-        value: Duration,
-    },
-    /// The limit of commands out of its range.
-    #[error("max_in_flight must be 1 to 65536, it is {0}")]
-    InFlight(usize),
-    /// A prefix of keys that cannot be one.
-    #[error("{field} must {rule}, it is {value:?}")]
-    Prefix {
-        /// Which one.
-        field: &'static str,
-        /// What it must be.
-        rule: &'static str,
-        /// What it is.
-        value: Box<str>,
-    },
 }
 
 impl RedisConfig {
     /// One server, `redis[s]://[user@]host[:port][/database]`, with 1 s to connect and 2 s to answer.
-    ///
-    /// # Errors
-    /// Anything but such an address.
-    pub fn new(address: &str, layout: RedisLayout) -> Result<Self, ConfigError> {
-        Ok(Self {
-            address: Address::parse(address)?,
+    #[must_use]
+    pub fn new(address: &str, layout: RedisLayout) -> Self {
+        Self {
+            address: Address::parse(address),
             layout,
             key_prefix: KeyPrefix::default(),
             namespace: "task-api".into(),
@@ -205,84 +172,105 @@ impl RedisConfig {
             connect_timeout: Duration::from_secs(1),
             response_timeout: Duration::from_secs(2),
             max_in_flight: 4096,
-        })
+        }
     }
 
-    /// Refuses what does not fit together or is out of range.
+    /// Says whether everything can be used.
     ///
     /// # Errors
-    /// The first problem: the field, its limit and its value.
-    pub fn check(&self) -> Result<(), ConfigError> {
-        let times = [
-            ("connect_timeout", self.connect_timeout),
-            ("response_timeout", self.response_timeout),
-        ];
-        if let Some((field, value)) = times.into_iter().find(|(_, time)| !TIMES.contains(time)) {
-            return Err(ConfigError::Time { field, value });
+    /// All [`problems`](Self::problems).
+    pub fn check(&self) -> Result<(), ConfigProblems> {
+        ConfigProblems::refuse(self.problems())
+    }
+
+    /// Everything that cannot be used: field, limit and value. It reads the files that are named.
+    ///
+    /// A user without a password is a problem of `password`.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ConfigProblem> {
+        let mut found = Found::default();
+        match &self.address {
+            Ok(address) => self.fit(address, &mut found),
+            Err(error) => found.add("address", error.to_string()),
         }
-        if !IN_FLIGHT.contains(&self.max_in_flight) {
-            return Err(ConfigError::InFlight(self.max_in_flight));
+        if self.address.as_ref().is_ok_and(|address| address.tls) {
+            for (field, unusable) in tls::unusable_files(self) {
+                found.add(field, unusable);
+            }
         }
-        self.check_prefixes()?;
-        let user = self.address.user.as_ref();
-        if let (Some(user), None) = (user, &self.password) {
-            return Err(ConfigError::UserWithoutPassword(user.clone()));
+        self.prefixes(&mut found);
+        found.time("connect_timeout", self.connect_timeout, &TIMES);
+        found.time("response_timeout", self.response_timeout, &TIMES);
+        found.count("max_in_flight", self.max_in_flight, &IN_FLIGHT);
+        found.0
+    }
+
+    /// What does not fit the address.
+    fn fit(&self, address: &Address, found: &mut Found) {
+        if let (Some(user), None) = (&address.user, &self.password) {
+            let problem = format!("must be set, the address names the user {user:?}");
+            found.add("password", problem);
         }
-        let files = [
+        for (field, is_set) in [
             ("ca_file", self.ca_file.is_some()),
             ("client_certificate", self.client_certificate.is_some()),
-        ];
-        match files.into_iter().find(|(_, set)| *set) {
-            Some((field, _)) if !self.address.tls => Err(ConfigError::NeedsTls(field)),
-            Some(_) | None => Ok(()),
+        ] {
+            if is_set && !address.tls {
+                found.add(field, "must not be set, the address begins with redis://");
+            }
         }
     }
 
-    fn check_prefixes(&self) -> Result<(), ConfigError> {
-        let refuse = |field, rule, value: &str| ConfigError::Prefix {
-            field,
-            rule,
-            value: value.into(),
-        };
+    fn prefixes(&self, found: &mut Found) {
         let fits = |text: &str| (1..=MAX_PREFIX_BYTES).contains(&text.len());
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        if !fits(&self.namespace) || !self.namespace.chars().all(plain) {
-            let rule = "be 1 to 128 letters, digits, dashes, underscores and dots";
-            return Err(refuse("namespace", rule, &self.namespace));
+        let namespace = &self.namespace;
+        if !fits(namespace) || !namespace.chars().all(plain) {
+            let rule = "must be 1 to 128 letters, digits, dashes, underscores and dots";
+            found.add("namespace", format!("{rule}, it is {namespace:?}"));
         }
-        if &*self.namespace == "task" {
-            let rule = "not be task, which begins the keys of the tasks themselves";
-            return Err(refuse("namespace", rule, &self.namespace));
+        if &**namespace == "task" {
+            let rule = "must not be \"task\", which begins the keys of the tasks themselves";
+            found.add("namespace", rule);
         }
-        let KeyPrefix::Text(prefix) = &self.key_prefix else {
-            return Ok(());
-        };
-        if !fits(prefix) || prefix.contains('|') {
-            let rule = "be 1 to 128 bytes without a bar";
-            return Err(refuse("key_prefix", rule, prefix));
+        if let KeyPrefix::Text(prefix) = &self.key_prefix
+            && (!fits(prefix) || prefix.contains('|'))
+        {
+            let rule = "must be 1 to 128 bytes without a bar";
+            found.add("key_prefix", format!("{rule}, it is {prefix:?}"));
         }
-        Ok(())
     }
 
-    pub(super) fn address(&self) -> &Address {
-        &self.address
+    /// Where the server is, without user and database, if that can be read.
+    #[must_use]
+    pub fn host_and_port(&self) -> Option<String> {
+        self.address.as_ref().ok().map(Address::to_string)
+    }
+
+    /// Where the server is, if everything can be used.
+    pub(super) fn checked(&self) -> Result<&Address, ConfigProblems> {
+        let problems = self.problems();
+        match &self.address {
+            Ok(address) if problems.is_empty() => Ok(address),
+            Ok(_) | Err(_) => Err(ConfigProblems(problems)),
+        }
     }
 }
 
 impl Address {
-    fn parse(text: &str) -> Result<Self, ConfigError> {
+    fn parse(text: &str) -> Result<Self, AddressError> {
         let url = Url::parse(text)?;
         if !matches!(url.scheme(), "redis" | "rediss") {
-            return Err(ConfigError::Scheme);
+            return Err(AddressError::Scheme);
         }
         if url.password().is_some() {
-            return Err(ConfigError::PasswordInAddress);
+            return Err(AddressError::Password);
         }
         if url.query().is_some() || url.fragment().is_some() {
-            return Err(ConfigError::QueryOrFragment);
+            return Err(AddressError::QueryOrFragment);
         }
         let host = url.host_str().filter(|host| !host.is_empty());
-        let host = host.ok_or(ConfigError::Host)?;
+        let host = host.ok_or(AddressError::Host)?;
         let user = Some(url.username()).filter(|user| !user.is_empty());
         Ok(Self {
             tls: url.scheme() == "rediss",
@@ -294,7 +282,7 @@ impl Address {
     }
 }
 
-fn database(path: &str) -> Result<u32, ConfigError> {
+fn database(path: &str) -> Result<u32, AddressError> {
     let digits = path.trim_matches('/');
     if digits.is_empty() {
         return Ok(0);
@@ -302,15 +290,19 @@ fn database(path: &str) -> Result<u32, ConfigError> {
     let number: Option<u16> = digits.parse().ok();
     number
         .map(u32::from)
-        .ok_or_else(|| ConfigError::Database(digits.to_owned()))
+        .ok_or_else(|| AddressError::Database(digits.to_owned()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parsed(text: &str) -> Result<RedisConfig, ConfigError> {
-        RedisConfig::new(text, RedisLayout::Legacy)
+    fn config(address: &str) -> RedisConfig {
+        RedisConfig::new(address, RedisLayout::Legacy)
+    }
+
+    fn parsed(text: &str) -> Result<Address, AddressError> {
+        config(text).address
     }
 
     #[test]
@@ -328,7 +320,6 @@ mod tests {
             ),
             ("redis://[::1]:2/15", false, "::1", 2, None, 15),
         ] {
-            let config = parsed(text).expect(text);
             let expected = Address {
                 tls,
                 host: host.into(),
@@ -336,20 +327,20 @@ mod tests {
                 user: user.map(Into::into),
                 database,
             };
-            assert_eq!(*config.address(), expected, "{text}");
+            assert_eq!(parsed(text), Ok(expected), "{text}");
         }
-        let config = parsed("redis://[::1]:2").expect("an address");
-        assert_eq!(config.address().to_string(), "[::1]:2");
+        let address = parsed("redis://[::1]:2").expect("an address");
+        assert_eq!(address.to_string(), "[::1]:2");
     }
 
     #[test]
     fn an_address_is_refused_for_a_reason_and_its_password_never_shown() {
-        use ConfigError::{Host, PasswordInAddress, QueryOrFragment, Scheme};
+        use AddressError::{Host, Password, QueryOrFragment, Scheme};
         for (text, expected) in [
             ("http://hunter2", Scheme),
             ("redis:///1", Host),
-            ("redis://:hunter2@a", PasswordInAddress),
-            ("redis://u:hunter2@a/1", PasswordInAddress),
+            ("redis://:hunter2@a", Password),
+            ("redis://u:hunter2@a/1", Password),
             ("redis://a/?x=hunter2", QueryOrFragment),
             ("redis://a/#hunter2", QueryOrFragment),
         ] {
@@ -362,16 +353,23 @@ mod tests {
             "redis://a/1/2",
         ] {
             let error = parsed(text).expect_err(text);
-            assert!(matches!(error, ConfigError::Database(_)), "{text}: {error}");
+            assert!(
+                matches!(error, AddressError::Database(_)),
+                "{text}: {error}"
+            );
         }
-        let error = parsed("redis://:hunter2@a:port").expect_err("no port");
-        assert!(!format!("{error} {error:?}").contains("hunter2"));
+        let unusable = config("redis://:hunter2@a:port");
+        let shown = format!("{unusable:?} {:?}", unusable.problems());
+        assert!(
+            shown.contains("invalid port") && !shown.contains("hunter2"),
+            "{shown}"
+        );
     }
 
     #[test]
     fn a_field_out_of_range_is_named_with_its_limit_and_value() {
         let check = |change: fn(&mut RedisConfig)| {
-            let mut config = parsed("redis://u@a").expect("an address");
+            let mut config = config("redis://u@a");
             config.password = Secret::new("x");
             config.check().expect("the defaults are valid");
             change(&mut config);
@@ -396,7 +394,7 @@ mod tests {
             ),
             (
                 check(|config| config.namespace = "task".into()),
-                "namespace must not be task, which begins the keys of the tasks themselves, it is \"task\"",
+                "namespace must not be \"task\", which begins the keys of the tasks themselves",
             ),
             (
                 check(|config| config.key_prefix = KeyPrefix::Text("a||b".into())),
@@ -404,14 +402,58 @@ mod tests {
             ),
             (
                 check(|config| config.password = None),
-                "the Redis address names the user \"u\", who has no password",
+                "password must be set, the address names the user \"u\"",
             ),
             (
-                check(|config| config.ca_file = Some("ca.pem".into())),
-                "ca_file is set, which needs an address that begins with rediss://",
+                check(|config| config.ca_file = Some(existing())),
+                "ca_file must not be set, the address begins with redis://",
             ),
         ] {
             assert_eq!(found, expected);
         }
+    }
+
+    /// A file that can be read; that it holds no certificate shows with TLS only.
+    fn existing() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml")
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once_and_each_names_its_field() {
+        let mut config = config("rediss://u@a");
+        config.ca_file = Some("no-such.pem".into());
+        config.client_certificate = Some(ClientCertificate {
+            certificate: existing(),
+            key: "no-such.key".into(),
+        });
+        config.namespace = "".into();
+        config.key_prefix = KeyPrefix::Text("|".into());
+        config.connect_timeout = Duration::ZERO;
+        config.max_in_flight = 0;
+        let fields = [
+            "password",
+            "ca_file",
+            "client_certificate.certificate",
+            "client_certificate.key",
+            "namespace",
+            "key_prefix",
+            "connect_timeout",
+            "max_in_flight",
+        ];
+        let problems = config.problems();
+        let found: Vec<&str> = problems.iter().map(|problem| problem.field).collect();
+        assert_eq!(found, fields);
+        assert!(problems[1].problem.contains("no-such.pem"), "{problems:?}");
+        assert!(
+            problems[2].problem.contains("holds no certificate"),
+            "{problems:?}"
+        );
+        config.address = parsed("http://a");
+        let refused = config.check().expect_err("problems").to_string();
+        assert!(
+            refused.starts_with("address must begin with redis://"),
+            "{refused}"
+        );
+        assert!(refused.contains("; max_in_flight must be"), "{refused}");
     }
 }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use redis::{Cmd, Pipeline, RedisError, ServerErrorKind, Value};
 use tokio::time::Instant;
 
-use super::config::RedisConfig;
+use super::config::{Address, RedisConfig};
 use super::dedicated::Dedicated;
 use super::dialer::{Dialed, Dialer};
 use super::error::{Effect, Failure, OpenError};
@@ -78,7 +78,6 @@ impl Drop for InFlight<'_> {
 impl Connection {
     /// Prepares everything; the first command connects.
     pub(super) fn new(config: &RedisConfig, scripts: Scripts) -> Result<Self, OpenError> {
-        config.check()?;
         Ok(Self {
             dialer: Dialer::new(config, scripts)?,
             response_timeout: config.response_timeout,
@@ -93,6 +92,10 @@ impl Connection {
     pub(super) async fn dedicated(&self, longest_wait: Duration) -> Result<Dedicated, Failure> {
         let limit = longest_wait + self.response_timeout;
         Ok(Dedicated::new(self.dialer.dial().await?, limit))
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        self.dialer.address()
     }
 
     pub(super) fn scripts(&self) -> &Scripts {

@@ -1,6 +1,7 @@
 //! How a connection comes to stand: TCP, TLS, the greeting, and the scripts.
 
 use std::future::poll_fn;
+use std::io;
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
@@ -81,7 +82,7 @@ async fn gathering(owner: impl Future<Output = ()>) {
 
 impl Dialer {
     pub(super) fn new(config: &RedisConfig, scripts: Scripts) -> Result<Self, OpenError> {
-        let address = config.address().clone();
+        let address = config.checked()?.clone();
         let mut greeting = RedisConnectionInfo::default().set_db(i64::from(address.database));
         if let Some(user) = &address.user {
             greeting = greeting.set_username(user);
@@ -90,7 +91,7 @@ impl Dialer {
             greeting = greeting.set_password(password.expose());
         }
         Ok(Self {
-            tls: tls::prepare(config)?,
+            tls: tls::prepare(config, &address)?,
             greeting,
             address,
             connect_timeout: config.connect_timeout,
@@ -98,6 +99,10 @@ impl Dialer {
             scripts,
             sample_key: Names::new(config).value(&Key::new(Kind::TASK, "permissions")),
         })
+    }
+
+    pub(super) fn address(&self) -> &Address {
+        &self.address
     }
 
     pub(super) fn scripts(&self) -> &Scripts {
@@ -121,6 +126,13 @@ impl Dialer {
             address: self.address.to_string(),
             source,
         };
+        let untrusted = |source: io::Error| match tls::is_refusal(&source) {
+            true => Failure::Untrusted {
+                address: self.address.to_string(),
+                source,
+            },
+            false => refused(source),
+        };
         let no_greeting = |source| Failure::Greeting {
             address: self.address.to_string(),
             source,
@@ -132,7 +144,7 @@ impl Dialer {
             None => self.speak(socket).await,
             Some(tls) => {
                 let private = tls.connector.connect(tls.server.clone(), socket);
-                self.speak(private.await.map_err(refused)?).await
+                self.speak(private.await.map_err(untrusted)?).await
             }
         };
         let (mut multiplexed, driver) = spoken.map_err(no_greeting)?;

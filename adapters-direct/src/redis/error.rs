@@ -7,7 +7,7 @@ use std::time::Duration;
 use redis::{RedisError, ServerError};
 use task_core::ports::{ErrorKind, Guard, PortError, Retry};
 
-use super::config::ConfigError;
+use crate::config::ConfigProblems;
 
 pub(super) const BACKEND: &str = "redis";
 
@@ -17,7 +17,7 @@ pub(super) const BACKEND: &str = "redis";
 pub enum OpenError {
     /// The configuration is not valid.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(#[from] ConfigProblems),
     /// A file for TLS cannot be used.
     #[error("cannot use {}", path.display())]
     File {
@@ -59,6 +59,9 @@ pub(super) enum Effect {
 pub(super) enum Failure {
     #[error("no connection to {address}")]
     Connect { address: String, source: io::Error },
+    /// One of the two does not trust the other, or does not speak TLS.
+    #[error("the TLS handshake with {address} failed")]
+    Untrusted { address: String, source: io::Error },
     #[error("no connection to {address} within {} ms", limit.as_millis())]
     ConnectTimeout { address: String, limit: Duration },
     /// The server hung up on a new connection, or spoke something else.
@@ -98,6 +101,7 @@ impl Failure {
         let new = |kind| PortError::new(kind, BACKEND, operation).context(context.as_str());
         match self {
             Self::Connect { source, .. } => new(ErrorKind::Unavailable).caused_by(source),
+            Self::Untrusted { source, .. } => new(ErrorKind::Denied).caused_by(source),
             Self::ConnectTimeout { .. } | Self::Unfit { .. } => new(ErrorKind::Unavailable),
             Self::Forbidden { .. } => new(ErrorKind::Denied),
             Self::Greeting { source, .. } => {
@@ -322,6 +326,10 @@ mod tests {
             address: address(),
             source: io::ErrorKind::ConnectionRefused.into(),
         };
+        let untrusted = Failure::Untrusted {
+            address: address(),
+            source: io::ErrorKind::InvalidData.into(),
+        };
         let timeout = Failure::ConnectTimeout {
             address: address(),
             limit,
@@ -341,6 +349,7 @@ mod tests {
         let login = (redis::ErrorKind::AuthenticationFailed, "no").into();
         for (failure, kind, retry) in [
             (connect, ErrorKind::Unavailable, Maybe),
+            (untrusted, ErrorKind::Denied, Never),
             (timeout, ErrorKind::Unavailable, Maybe),
             (greeting(broken()), ErrorKind::Unavailable, Maybe),
             (greeting(login), ErrorKind::Denied, Never),

@@ -60,7 +60,7 @@ use subscription::Subscriber;
 /// use adapters_direct::redis::{Redis, RedisConfig, RedisLayout, StreamConfig};
 /// use task_core::ports::{Event, EventBus, Topic};
 ///
-/// let config = RedisConfig::new("redis://127.0.0.1:6379", RedisLayout::Dapr)?;
+/// let config = RedisConfig::new("redis://127.0.0.1:6379", RedisLayout::Dapr);
 /// let bus = Redis::open(&config).await?.event_bus(StreamConfig::default());
 /// let event = Event {
 ///     topic: Topic::new("task-events"),

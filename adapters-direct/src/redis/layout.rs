@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn names(layout: RedisLayout, prefix: KeyPrefix) -> Names {
-        let mut config = RedisConfig::new("redis://a", layout).expect("an address");
+        let mut config = RedisConfig::new("redis://a", layout);
         config.key_prefix = prefix;
         Names::new(&config)
     }

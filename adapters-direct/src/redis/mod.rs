@@ -28,7 +28,8 @@
 //!
 //! # The server
 //! Redis 6.2 or newer, or what speaks like it; no Cluster and no Sentinel, since a record and its event must lie on one
-//! node; not a replica. Without an append-only file a warning says that acknowledged writes may be lost. A user needs
+//! node; not a replica. One that refuses writes later, as a replica, without memory or without a disk, fails each
+//! check of the state store. Without an append-only file a warning says that acknowledged writes may be lost. A user needs
 //! `+@connection +@read +@write +@scripting +@keyspace` on the keys of [`RedisLayout`], and `+info` for the identity of the
 //! server and the warning.
 //!
@@ -56,7 +57,7 @@ use std::sync::Arc;
 
 use task_core::ports::SystemEntropy;
 
-pub use config::{ClientCertificate, ConfigError, KeyPrefix, RedisConfig, RedisLayout};
+pub use config::{ClientCertificate, KeyPrefix, RedisConfig, RedisLayout};
 pub use convert::{Converted, RedisConverter};
 pub use error::OpenError;
 pub use event_bus::{RedisEventBus, StreamConfig, Trimming};
@@ -74,7 +75,7 @@ use script::Scripts;
 /// use adapters_direct::redis::{Redis, RedisConfig, RedisLayout};
 /// use task_core::ports::{Key, Kind, PutOptions, StateStore};
 ///
-/// let config = RedisConfig::new("redis://127.0.0.1:6379", RedisLayout::Legacy)?;
+/// let config = RedisConfig::new("redis://127.0.0.1:6379", RedisLayout::Legacy);
 /// let store = Redis::open(&config).await?.state_store();
 /// let key = Key::new(Kind::TASK, "t-1");
 /// store.put(&key, "{}".into(), PutOptions::default()).await?;
@@ -97,7 +98,7 @@ impl Redis {
     /// Says what is wrong with the configuration or the server, or why it cannot be reached.
     pub async fn open(config: &RedisConfig) -> Result<Self, OpenError> {
         let connection = Connection::new(config, Scripts::new())?;
-        let address = config.address().to_string();
+        let address = connection.address().to_string();
         let server = match connection.server().await {
             Ok(server) => server,
             Err(Failure::Unfit { address, reason }) => {

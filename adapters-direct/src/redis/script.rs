@@ -31,9 +31,10 @@ impl Script {
     }
 }
 
-/// What the other scripts run.
-const COMMANDS: [&str; 11] = [
-    "get", "set", "del", "exists", "hmget", "hset", "persist", "pexpire", "pttl", "time", "xadd",
+/// What the other scripts run, and what asks whether the server takes writes.
+const COMMANDS: [&str; 12] = [
+    "get", "set", "setrange", "del", "exists", "hmget", "hset", "persist", "pexpire", "pttl",
+    "time", "xadd",
 ];
 
 /// Asks which commands the user may not run on a key of theirs.

@@ -79,6 +79,25 @@ pub(super) async fn read_many(
     Ok(stored)
 }
 
+/// A write that changes nothing, whatever the key holds.
+///
+/// The server refuses it as any other one: as a replica, without memory, without a disk, with too few
+/// replicas. (`a_server_that_refuses_writes_fails_the_check_and_says_why`)
+fn probe(key: &str) -> Cmd {
+    let mut probe = Cmd::new();
+    probe.arg("SETRANGE").arg(key).arg(0).arg("");
+    probe
+}
+
+/// A probe that finds another type than a string was let through to find it.
+fn is_no_refusal(failure: Failure) -> Result<(), Failure> {
+    let found = matches!(&failure, Failure::Refused { error, .. } if error.code() == "WRONGTYPE");
+    match found {
+        true => Ok(()),
+        false => Err(failure),
+    }
+}
+
 #[async_trait]
 impl StateStore for RedisStateStore {
     fn capabilities(&self) -> CapabilitySet<StateCapability> {
@@ -158,12 +177,14 @@ impl StateStore for RedisStateStore {
         page.map_err(|failure| failure.into_port("scan"))
     }
 
+    /// Asks whether the server answers and takes writes.
     async fn check(&self) -> Result<(), PortError> {
-        let mut ping = Cmd::new();
-        ping.arg("PING");
-        let answer = self.connection.command(&ping, Effect::Read).await;
+        // The id is nobody's in particular: the probe leaves a task of that name alone.
+        let probe = probe(&self.names.value(&Key::new(Kind::TASK, "probe")));
+        let answer = self.connection.command(&probe, Effect::Read).await;
         answer
             .map(drop)
+            .or_else(is_no_refusal)
             .map_err(|failure| failure.into_port("check"))
     }
 

@@ -1,5 +1,6 @@
 //! TLS of this backend alone: rustls with `ring`, whatever the process has chosen for itself.
 
+use std::error::Error as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_rustls::TlsConnector;
 
-use super::config::RedisConfig;
+use super::config::{Address, ClientCertificate, RedisConfig};
 use super::error::OpenError;
 
 /// How to make a connection private, and whom to expect at its end.
@@ -25,9 +26,27 @@ impl std::fmt::Debug for Tls {
     }
 }
 
+/// Files that the configuration names and that cannot be used, each with its field.
+pub(super) fn unusable_files(config: &RedisConfig) -> Vec<(&'static str, String)> {
+    let mut files = Vec::new();
+    if let Some(path) = &config.ca_file {
+        files.push(("ca_file", roots(path).map(drop)));
+    }
+    if let Some(ClientCertificate { certificate, key }) = &config.client_certificate {
+        let chain = certificates(certificate).map(drop);
+        files.push(("client_certificate.certificate", chain));
+        files.push(("client_certificate.key", private_key(key).map(drop)));
+    }
+    let unusable = |(field, read): (_, Result<(), OpenError>)| {
+        let error = read.err()?;
+        let cause = error.source().map(ToString::to_string).unwrap_or_default();
+        Some((field, format!("{error}: {cause}")))
+    };
+    files.into_iter().filter_map(unusable).collect()
+}
+
 /// Reads the files that the configuration names; `None` without TLS.
-pub(super) fn prepare(config: &RedisConfig) -> Result<Option<Tls>, OpenError> {
-    let address = config.address();
+pub(super) fn prepare(config: &RedisConfig, address: &Address) -> Result<Option<Tls>, OpenError> {
     if !address.tls {
         return Ok(None);
     }
@@ -43,8 +62,7 @@ pub(super) fn prepare(config: &RedisConfig) -> Result<Option<Tls>, OpenError> {
         None => builder.with_no_client_auth(),
         Some(files) => {
             let chain = certificates(&files.certificate)?;
-            let key = PrivateKeyDer::from_pem_file(&files.key);
-            let key = key.map_err(|error| unusable(&files.key, error))?;
+            let key = private_key(&files.key)?;
             let client = builder.with_client_auth_cert(chain, key);
             client.map_err(|error| unusable(&files.certificate, error))?
         }
@@ -58,6 +76,12 @@ pub(super) fn prepare(config: &RedisConfig) -> Result<Option<Tls>, OpenError> {
         connector: TlsConnector::from(Arc::new(client)),
         server: server.to_owned(),
     }))
+}
+
+/// Says whether a handshake failed by what was said in it, and not by a broken connection.
+pub(super) fn is_refusal(error: &std::io::Error) -> bool {
+    let said = error.get_ref();
+    said.is_some_and(|said| said.is::<rustls::Error>())
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, OpenError> {
@@ -77,6 +101,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, OpenError> 
         return Err(unusable(path, "it holds no certificate"));
     }
     Ok(certificates)
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, OpenError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|error| unusable(path, error))
 }
 
 fn unusable(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> OpenError {

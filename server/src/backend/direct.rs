@@ -3,29 +3,30 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapters_direct::redis::{KeyPrefix, Redis, RedisConfig, RedisLayout, StreamConfig};
+use adapters_direct::redis::{KeyPrefix, OpenError, Redis, RedisConfig, RedisLayout, StreamConfig};
 use task_core::layer::{GuardedEventBus, GuardedStateStore, Policy};
-use task_core::ports::{EventBus, Secret};
+use task_core::ports::{EventBus, Secret, SecretName};
 
 #[cfg(feature = "kafka")]
 use super::kafka;
+use super::waiting::{Missed, Needed, Patience};
 use super::{Backend, Replicas, notifier, once};
 use crate::app::StartError;
-use crate::config::{self, BusKind, Config};
+use crate::config::{self, BusKind, Config, Conflict};
 use crate::secrets;
 
 /// Longer than the adapters' own limits, whose errors say more.
 pub(super) const MARGIN: Duration = Duration::from_secs(1);
 
+const URL: &str = "redis_url";
 const ADVICE: &str = "check redis_url, redis_password_secret and redis_ca_file";
 
-/// Refuses what the adapters refuse, without connecting.
+/// Says what this build lacks for the backend.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {
-    adapter_config(config, None)?;
     match config.direct.bus {
         BusKind::RedisStreams => Ok(()),
         #[cfg(feature = "kafka")]
-        BusKind::Kafka => kafka::check(config),
+        BusKind::Kafka => Ok(()),
         #[cfg(not(feature = "kafka"))]
         BusKind::Kafka => Err(StartError::NotCompiledIn {
             what: "the bus kafka",
@@ -34,15 +35,44 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
     }
 }
 
-/// Connects to everything.
+/// What the adapters refuse, without connecting and without reading a secret.
+pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
+    let redis = adapter_config(config, placeholder(config.direct.redis.password.as_ref()));
+    let problems = redis.problems().into_iter().map(|problem| Conflict {
+        key: key_of(problem.field),
+        other: Some(URL),
+        problem: problem.problem,
+    });
+    problems.chain(conflicts_of_bus(config)).collect()
+}
+
+fn conflicts_of_bus(config: &Config) -> Vec<Conflict> {
+    match config.direct.bus {
+        #[cfg(feature = "kafka")]
+        BusKind::Kafka => kafka::conflicts(config),
+        #[cfg(not(feature = "kafka"))]
+        BusKind::Kafka => Vec::new(),
+        BusKind::RedisStreams => Vec::new(),
+    }
+}
+
+/// Stands for a secret that is named and not read.
+pub(super) fn placeholder(name: Option<&SecretName>) -> Option<Secret> {
+    name.and_then(|name| Secret::new(name.name()))
+}
+
+/// Connects to everything, and waits for what is not there yet.
 pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let direct = &config.direct;
     let secrets = secrets::open(config);
     let password = direct.redis.password.as_ref();
     let password = secrets::resolve(&*secrets, "redis_password_secret", password).await?;
-    let redis_config = adapter_config(config, password)?;
-    let redis = Redis::open(&redis_config).await;
-    let redis = redis.map_err(|error| refused("redis", ADVICE, error))?;
+    let redis_config = adapter_config(config, password);
+    let patience = Patience::new(config.start_timeout);
+    let redis = patience.until(needed(&redis_config), async || {
+        Redis::open(&redis_config).await.map_err(missed)
+    });
+    let redis = redis.await?;
     // A read, and a write that did not happen, is tried again here and nowhere else.
     let policy = Policy {
         timeout: time_limit(&redis_config),
@@ -52,7 +82,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let bus = match direct.bus {
         BusKind::RedisStreams => streams(&redis, &redis_config),
         #[cfg(feature = "kafka")]
-        BusKind::Kafka => kafka::open(config, &*secrets).await?,
+        BusKind::Kafka => kafka::open(config, &*secrets, patience).await?,
         #[cfg(not(feature = "kafka"))]
         BusKind::Kafka => unreachable!("kafka is not compiled in, which was checked"),
     };
@@ -66,6 +96,25 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         replicas: Replicas::Many,
         place: format!("{} ({})", direct.redis.url, direct.redis.layout.as_str()),
     })
+}
+
+fn needed(config: &RedisConfig) -> Needed {
+    Needed {
+        name: "redis",
+        address: config.host_and_port().unwrap_or_default(),
+        key: URL,
+    }
+}
+
+/// Only a server that cannot be reached, or that is not ready, is waited for.
+fn missed(error: OpenError) -> Missed {
+    let refused = |error| refused("redis", ADVICE, error);
+    if let OpenError::Failed { address, source } = error {
+        return Missed::of(source, |source| {
+            refused(OpenError::Failed { address, source })
+        });
+    }
+    Missed::ForGood(refused(error))
 }
 
 pub(super) fn refused(
@@ -92,17 +141,28 @@ fn time_limit(config: &RedisConfig) -> Duration {
     config.connect_timeout + config.response_timeout + MARGIN
 }
 
-fn adapter_config(config: &Config, password: Option<Secret>) -> Result<RedisConfig, StartError> {
+fn adapter_config(config: &Config, password: Option<Secret>) -> RedisConfig {
     let wanted = &config.direct.redis;
     let layout = match wanted.layout {
         config::RedisLayout::Legacy => RedisLayout::Legacy,
         config::RedisLayout::Dapr => RedisLayout::Dapr,
     };
-    let invalid = |error| refused("redis", ADVICE, error);
-    let mut redis = RedisConfig::new(&wanted.url, layout).map_err(invalid)?;
-    redis.key_prefix = KeyPrefix::Text(wanted.key_prefix.as_str().into());
+    let mut redis = RedisConfig::new(&wanted.url, layout);
+    redis.key_prefix = match &wanted.key_prefix {
+        Some(text) => KeyPrefix::Text(text.as_str().into()),
+        None => KeyPrefix::None,
+    };
     redis.ca_file.clone_from(&wanted.ca_file);
     redis.password = password;
-    redis.check().map_err(invalid)?;
-    Ok(redis)
+    redis
+}
+
+/// The key that a field of the adapter's configuration comes from.
+fn key_of(field: &str) -> &'static str {
+    match field {
+        "password" => "redis_password_secret",
+        "ca_file" => "redis_ca_file",
+        "key_prefix" => "redis_key_prefix",
+        _ => URL,
+    }
 }

@@ -9,30 +9,63 @@ use task_core::application::TASK_EVENTS_TOPIC;
 use task_core::layer::GuardedEventBus;
 use task_core::ports::{EventBus, Secret, SecretStore, Topic};
 
-use super::direct::{MARGIN, refused};
+use super::direct::{MARGIN, placeholder, refused};
 use super::once;
+use super::waiting::{Missed, Needed, Patience};
 use crate::app::StartError;
-use crate::config::{Config, KafkaMechanism, KafkaSecurity};
+use crate::config::{Config, Conflict, KafkaMechanism, KafkaSecurity};
 use crate::secrets;
 
+const BROKERS: &str = "kafka_brokers";
 const ADVICE: &str = "check kafka_brokers and the other keys that begin with kafka_";
 
-/// Refuses what the adapter refuses, without connecting.
-pub(super) fn check(config: &Config) -> Result<(), StartError> {
-    adapter_config(config, None).map(drop)
+/// What the adapter refuses, without connecting and without reading a secret.
+pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
+    let password = placeholder(config.direct.kafka.password.as_ref());
+    let problems = adapter_config(config, password).problems();
+    let conflicts = problems.into_iter().map(|problem| Conflict {
+        key: key_of(problem.field),
+        other: None,
+        problem: problem.problem,
+    });
+    conflicts.collect()
 }
 
-/// Opens the bus; it connects when it is used.
+/// The key that a field of the adapter's configuration comes from.
+fn key_of(field: &str) -> &'static str {
+    match field {
+        "transport.ca_file" => "kafka_ca_file",
+        "sasl.user" => "kafka_user",
+        "sasl.password" => "kafka_password_secret",
+        "missing_topics.partitions" => "kafka_create_partitions",
+        "missing_topics.replication" => "kafka_create_replication",
+        _ => BROKERS,
+    }
+}
+
+/// Opens the bus, and waits until its brokers answer.
 pub(super) async fn open(
     config: &Config,
     secrets: &dyn SecretStore,
+    patience: Patience,
 ) -> Result<Arc<dyn EventBus>, StartError> {
     let wanted = config.direct.kafka.password.as_ref();
     let password = secrets::resolve(secrets, "kafka_password_secret", wanted).await?;
-    let kafka = adapter_config(config, password)?;
+    let kafka = adapter_config(config, password);
     // The client tries again within its own limit, and the relay after that.
     let policy = once(kafka.delivery_timeout.max(kafka.request_timeout) + MARGIN);
-    let bus = KafkaEventBus::open(kafka).map_err(|error| refused("kafka", ADVICE, error))?;
+    let refused = |error| refused("kafka", ADVICE, error);
+    let bus = KafkaEventBus::open(kafka).map_err(refused)?;
+    let needed = Needed {
+        name: "kafka",
+        address: config.direct.kafka.brokers.clone(),
+        key: BROKERS,
+    };
+    let checked = patience.until(needed, async || {
+        let checked = bus.check().await;
+        checked.map_err(|error| Missed::of(error, refused))
+    });
+    checked.await?;
     Ok(Arc::new(GuardedEventBus::new(
         Arc::new(bus),
         "kafka",
@@ -40,7 +73,7 @@ pub(super) async fn open(
     )))
 }
 
-fn adapter_config(config: &Config, password: Option<Secret>) -> Result<KafkaConfig, StartError> {
+fn adapter_config(config: &Config, password: Option<Secret>) -> KafkaConfig {
     let wanted = &config.direct.kafka;
     let mut kafka = KafkaConfig::new(&wanted.brokers);
     kafka.topics = vec![Topic::new(TASK_EVENTS_TOPIC)];
@@ -66,7 +99,5 @@ fn adapter_config(config: &Config, password: Option<Secret>) -> Result<KafkaConf
             replication: wanted.create_replication,
         };
     }
-    let invalid = |error| refused("kafka", ADVICE, error);
-    kafka.check().map_err(invalid)?;
-    Ok(kafka)
+    kafka
 }

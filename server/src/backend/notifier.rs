@@ -16,7 +16,7 @@ pub(super) fn over_http(
     use std::time::Duration;
 
     use adapters_direct::http::{HttpConfig, HttpNotifier};
-    use task_core::layer::{CircuitBreaker, GuardedNotifier, Policy};
+    use task_core::layer::{CircuitBreaker, GuardedNotifier, Policy, RetryBudget, RetryPolicy};
 
     let refused = |source: Box<dyn std::error::Error + Send + Sync>| StartError::Backend {
         name: "http",
@@ -27,8 +27,13 @@ pub(super) fn over_http(
     http.deadline = config.notification_timeout;
     http.connect_timeout = http.connect_timeout.min(config.notification_timeout);
     let notifier = HttpNotifier::new(http).map_err(|error| refused(error.into()))?;
-    // The bus delivers a failed event again, so that nothing here repeats a call.
+    // What a moment heals is tried again here, as far as the budget goes; the bus does the rest, later.
     let policy = Policy {
+        retry: RetryPolicy {
+            attempts: 2,
+            ..RetryPolicy::default()
+        },
+        budget: Some(Arc::new(RetryBudget::default())),
         breaker: Some(Arc::new(CircuitBreaker::default())),
         // Longer than the call's own deadline, whose error says more.
         ..super::once(config.notification_timeout + Duration::from_secs(1))

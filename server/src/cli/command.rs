@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use crate::backend;
 use crate::config::{ConfigError, Effective, KEYS, Key, Scope, Sources};
 
 /// The notification service's own address, where nothing else is said.
@@ -13,7 +14,8 @@ const EXIT_CODES: &str = "\
 Exit codes:
     0  done
     1  failed while running
-    2  refused to start: configuration, address in use, data directory in use, backend missing
+    2  refused to start: configuration, address in use, data directory in use, backend missing,
+       or a server that the backend needs has not come within start_timeout_ms
    64  command line not understood
   130  stopped at once by a second signal
 
@@ -124,7 +126,7 @@ pub(super) fn configuration(matches: &ArgMatches) -> Result<Effective, ConfigErr
             Err(_) => sources.default_of("listen", NOTIFICATION_LISTEN),
         }
     }
-    sources.resolve()
+    sources.resolve_against(backend::conflicts)
 }
 
 #[cfg(test)]

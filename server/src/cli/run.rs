@@ -1,6 +1,7 @@
 //! Runs a service from its start to its end.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
@@ -12,6 +13,9 @@ use crate::http::listener;
 use crate::shutdown::{self, Signals, Stopping};
 use crate::{notification_service as notifications, telemetry};
 
+/// Longest wait at the end for threads that nobody waits for any more.
+const LEFT_BEHIND: Duration = Duration::from_millis(500);
+
 /// Serves the Task API.
 #[expect(
     clippy::needless_pass_by_value,
@@ -19,14 +23,24 @@ use crate::{notification_service as notifications, telemetry};
 )]
 pub(super) fn task_api(config: Config) -> Result<(), Failure> {
     telemetry::init(&config);
-    runtime(&config)?.block_on(async {
-        let signals = Signals::listen().map_err(Failure::Runtime)?;
+    let runtime = runtime(&config)?;
+    let ended = runtime.block_on(async {
+        let mut signals = Signals::listen().map_err(Failure::Runtime)?;
         // The address first: it is the quickest to refuse, and nothing has been opened yet.
         let socket = listener::bind(config.listen).await?;
-        let app = App::build(&config).await?;
+        let app = tokio::select! {
+            app = App::build(&config) => app?,
+            () = signals.next() => {
+                tracing::info!("stopped before it was ready");
+                return Ok(());
+            }
+        };
         print(&banner(&app, &config, &socket))?;
         until_signal(signals, |stopping| app.serve(socket, stopping)).await
-    })
+    });
+    // All that must end has been waited for; a call that waits for an absent server has not.
+    runtime.shutdown_timeout(LEFT_BEHIND);
+    ended
 }
 
 /// Serves the receiver of notifications.
@@ -59,7 +73,6 @@ async fn until_signal<F: Future<Output = ()>>(
         () = &mut serving => return Ok(()),
         () = signals.next() => {}
     }
-    tracing::info!("stopping");
     shutdown.raise();
     tokio::select! {
         () = &mut serving => {

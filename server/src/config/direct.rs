@@ -5,7 +5,10 @@
 
 use std::path::PathBuf;
 
+use task_core::application::EVENT_SOURCE;
 use task_core::ports::SecretName;
+
+use super::Conflict;
 
 /// The direct backend's part of the configuration.
 #[derive(Debug, Clone)]
@@ -25,8 +28,8 @@ pub struct Redis {
     pub url: String,
     /// How tasks lie in it.
     pub layout: RedisLayout,
-    /// What stands before `||` in a key of Dapr's layout.
-    pub key_prefix: String,
+    /// What stands before `||` in a key of Dapr's layout; `None` is nothing, without the bars.
+    pub key_prefix: Option<String>,
     /// The secret that is the password.
     pub password: Option<SecretName>,
     /// PEM file of whom to trust instead of the machine's roots.
@@ -120,7 +123,7 @@ impl Direct {
             redis: Redis {
                 url: String::new(),
                 layout: RedisLayout::Legacy,
-                key_prefix: String::new(),
+                key_prefix: None,
                 password: None,
                 ca_file: None,
             },
@@ -138,24 +141,30 @@ impl Direct {
         }
     }
 
-    /// Rules between keys: the key at fault and what is wrong with it.
-    pub(super) fn conflicts(&self) -> Vec<(&'static str, String)> {
+    /// What breaks a rule between keys.
+    pub(super) fn conflicts(&self) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
-        let mut refuse = |key, problem: &str| conflicts.push((key, problem.to_owned()));
+        let mut refuse = |key, other, problem: &str| {
+            conflicts.push(Conflict {
+                key,
+                other: Some(other),
+                problem: problem.to_owned(),
+            });
+        };
         let kafka = &self.kafka;
+        let (user, password) = ("kafka_user", "kafka_password_secret");
         match (&kafka.user, &kafka.password) {
-            (Some(_), None) => refuse("kafka_user", "needs kafka_password_secret"),
-            (None, Some(_)) => refuse("kafka_password_secret", "needs kafka_user"),
+            (Some(_), None) => refuse(user, password, "needs kafka_password_secret"),
+            (None, Some(_)) => refuse(password, user, "needs kafka_user"),
             (None, None) | (Some(_), Some(_)) => {}
         }
         if kafka.ca_file.is_some() && kafka.security != KafkaSecurity::Tls {
-            refuse("kafka_ca_file", "needs kafka_security = tls");
+            let problem = "needs kafka_security = tls";
+            refuse("kafka_ca_file", "kafka_security", problem);
         }
         if self.redis.ca_file.is_some() && !self.redis.url.starts_with("rediss://") {
-            refuse(
-                "redis_ca_file",
-                "needs a redis_url that begins with rediss://",
-            );
+            let problem = "needs a redis_url that begins with rediss://";
+            refuse("redis_ca_file", "redis_url", problem);
         }
         conflicts
     }
@@ -174,6 +183,20 @@ pub(super) fn redis_url(text: &str) -> Result<String, String> {
     match user.contains(':') || user.to_ascii_lowercase().contains("%3a") {
         true => Err("must not hold a password, which redis_password_secret names".to_owned()),
         false => Ok(text.to_owned()),
+    }
+}
+
+/// Reads what the metadata `keyPrefix` of Dapr's state store would say, or its effect.
+pub(super) fn key_prefix(text: &str) -> Result<Option<String>, String> {
+    match text {
+        "" => Err("must not be empty; none stands for no prefix".to_owned()),
+        "none" => Ok(None),
+        "appid" => Ok(Some(EVENT_SOURCE.to_owned())),
+        // Their effect depends on what only the sidecar knows.
+        "name" | "namespace" => Err(format!(
+            "must be what it stands for: the name of the component, or NAMESPACE.{EVENT_SOURCE}"
+        )),
+        _ => Ok(Some(text.to_owned())),
     }
 }
 
@@ -215,13 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_prefix_is_a_text_or_a_word_of_dapr() {
+        let some = |text: &str| Ok(Some(text.to_owned()));
+        assert_eq!(key_prefix("appid"), some("task-api"));
+        assert_eq!(key_prefix("default.task-api"), some("default.task-api"));
+        assert_eq!(key_prefix("none"), Ok(None));
+        for bad in ["", "name", "namespace"] {
+            assert!(key_prefix(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn what_belongs_together_is_given_together() {
         let mut direct = Direct::unset();
         assert_eq!(direct.conflicts(), []);
         direct.kafka.user = Some("u".to_owned());
         direct.kafka.ca_file = Some("ca.pem".into());
         direct.redis.ca_file = Some("ca.pem".into());
-        let keys: Vec<_> = direct.conflicts().into_iter().map(|(key, _)| key).collect();
+        let keys: Vec<_> = direct.conflicts().iter().map(|found| found.key).collect();
         assert_eq!(keys, ["kafka_user", "kafka_ca_file", "redis_ca_file"]);
     }
 }

@@ -77,8 +77,8 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.redis.url, direct::redis_url(v));
     "redis_layout" "LAYOUT" = "legacy", TaskApi, "How tasks lie in Redis: legacy (strings) or dapr (hashes)",
         |c, v| store(&mut c.direct.redis.layout, choice(v, RedisLayout::ALL, RedisLayout::as_str));
-    "redis_key_prefix" "TEXT" = "task-api", TaskApi, "What stands before || in a key of the dapr layout",
-        |c, v| store(&mut c.direct.redis.key_prefix, filled(v).map(str::to_owned));
+    "redis_key_prefix" "TEXT" = "task-api", TaskApi, "What stands before || in a key of the dapr layout (Dapr's keyPrefix); none for nothing",
+        |c, v| store(&mut c.direct.redis.key_prefix, direct::key_prefix(v));
     "redis_password_secret" "NAME" = "", TaskApi, "Secret that is the password of Redis",
         |c, v| store(&mut c.direct.redis.password, secret(v));
     "redis_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Redis, instead of the machine's roots",
@@ -101,6 +101,8 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.kafka.create_partitions, integer(v, 0, 1_000));
     "kafka_create_replication" "N" = "1", TaskApi, "Copies of a Kafka topic that is made because it is missing",
         |c, v| store(&mut c.direct.kafka.create_replication, integer(v, 1, 15));
+    "start_timeout_ms" "MS" = "30000", TaskApi, "Longest wait at the start for the servers that the backend needs",
+        |c, v| store(&mut c.start_timeout, millis(v, 0, 600_000));
     "notification_url" "URL" = "", TaskApi, "Receiver of notifications (POST URL/notify); without it they stay in the local inbox",
         |c, v| store(&mut c.notification_url, NotificationUrl::parse(v).map(Some));
     "notification_timeout_ms" "MS" = "5000", TaskApi, "Longest wait for the receiver of a notification",

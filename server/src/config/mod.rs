@@ -41,6 +41,8 @@ pub struct Config {
     pub direct: Direct,
     /// The receiver of notifications; `None` is the local inbox.
     pub notification_url: Option<NotificationUrl>,
+    /// The longest wait at the start for what the service cannot do without.
+    pub start_timeout: Duration,
     /// The longest wait for the receiver of a notification.
     pub notification_timeout: Duration,
     /// How failed deliveries of events are tried again.
@@ -129,6 +131,17 @@ impl LogFormat {
     }
 }
 
+/// A value that is within its own limits and cannot be used all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Conflict {
+    /// The key at fault.
+    pub key: &'static str,
+    /// A key without whose value nothing can be said.
+    pub other: Option<&'static str>,
+    /// What the key has to be, and what it is, to stand behind its name.
+    pub problem: String,
+}
+
 impl Config {
     /// The defaults of every key, for tests and for programs that embed the service.
     #[must_use]
@@ -149,6 +162,7 @@ impl Config {
             secret_variables: Variables::default(),
             direct: Direct::unset(),
             notification_url: None,
+            start_timeout: Duration::ZERO,
             notification_timeout: Duration::ZERO,
             redelivery: Redelivery::default(),
             limits: Limits {
@@ -166,8 +180,8 @@ impl Config {
         }
     }
 
-    /// Rules between keys: the key at fault and what is wrong with it.
-    fn conflicts(&self) -> Vec<(&'static str, String)> {
+    /// What breaks a rule between keys.
+    fn conflicts(&self) -> Vec<Conflict> {
         let Redelivery {
             first_pause,
             longest_pause,
@@ -178,16 +192,22 @@ impl Config {
         let is_built = cfg!(all(feature = "redis", feature = "http"));
         if is_built && self.backend == Backend::Direct && self.notification_url.is_none() {
             let problem = "must be set with the backend direct, which has no local inbox";
-            conflicts.push(("notification_url", problem.to_owned()));
+            conflicts.push(Conflict {
+                key: "notification_url",
+                other: Some("backend"),
+                problem: problem.to_owned(),
+            });
         }
         if first_pause > longest_pause {
-            conflicts.push((
-                "redelivery_first_pause_ms",
-                format!(
-                    "must not exceed redelivery_longest_pause_ms, which is {}",
-                    longest_pause.as_millis()
+            conflicts.push(Conflict {
+                key: "redelivery_first_pause_ms",
+                other: Some("redelivery_longest_pause_ms"),
+                problem: format!(
+                    "must not exceed redelivery_longest_pause_ms, which is {}, it is {}",
+                    longest_pause.as_millis(),
+                    first_pause.as_millis()
                 ),
-            ));
+            });
         }
         conflicts
     }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use adapters_direct::secrets::{VARIABLE_PREFIX as SECRET_PREFIX, Variables};
 
 use super::keys::{self, KEYS, Key, VARIABLE_PREFIX};
-use super::{Config, suggest, url};
+use super::{Config, Conflict, suggest, url};
 
 /// Longest part of a refused value that a message repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 80;
@@ -208,7 +208,18 @@ impl Sources {
     ///
     /// # Errors
     /// Every problem of every source, with key, origin, limit and value.
-    pub fn resolve(mut self) -> Result<Effective, ConfigError> {
+    pub fn resolve(self) -> Result<Effective, ConfigError> {
+        self.resolve_against(|_| Vec::new())
+    }
+
+    /// Parses what wins for each key, and asks what else is wrong with that.
+    ///
+    /// # Errors
+    /// Every problem of every source, with key, origin, limit and value.
+    pub fn resolve_against(
+        mut self,
+        rules: impl FnOnce(&Config) -> Vec<Conflict>,
+    ) -> Result<Effective, ConfigError> {
         let mut config = Config::unset();
         config.secret_variables = std::mem::take(&mut self.secrets);
         let mut values = Vec::with_capacity(KEYS.len());
@@ -218,25 +229,27 @@ impl Sources {
             if !unset && let Err(limit) = (key.set)(&mut config, &text) {
                 let detail = format!("{limit}, not {}", shown(&text));
                 self.problem(key.name, origin.clone(), detail);
+                // The default lets the rules look at the other keys; what they say of this one is dropped.
+                let _ = (key.set)(&mut config, key.default);
             }
             values.push((key.name, url::mask(&text), origin));
         }
-        if self.problems.is_empty() {
-            for (name, detail) in config.conflicts() {
-                let value = values.iter().find(|(key, ..)| *key == name);
-                let (text, origin) = value
-                    .map_or((String::new(), Origin::Default), |(_, text, origin)| {
-                        (text.clone(), origin.clone())
-                    });
-                self.problem(name, origin, format!("{detail}, not {}", shown(&text)));
+        let found = config.conflicts().into_iter().chain(rules(&config));
+        for conflict in found {
+            let (key, other) = (conflict.key, conflict.other);
+            let known = |name| self.problems.iter().any(|known| known.key == name);
+            if known(key) || other.is_some_and(known) {
+                continue;
             }
+            let value = values.iter().find(|(name, ..)| *name == key);
+            let origin = value.map_or(Origin::Default, |(.., origin)| origin.clone());
+            self.problem(key, origin, conflict.problem);
         }
-        if self.problems.is_empty() {
-            Ok(Effective { config, values })
-        } else {
-            Err(ConfigError {
+        match self.problems.is_empty() {
+            true => Ok(Effective { config, values }),
+            false => Err(ConfigError {
                 problems: self.problems,
-            })
+            }),
         }
     }
 
@@ -390,9 +403,11 @@ mod tests {
         let mut sources = Sources::default();
         sources.flag("redelivery_first_pause_ms", "70000".to_owned());
         let text = sources.resolve().expect_err("a conflict").to_string();
-        assert!(text.contains(
-            "must not exceed redelivery_longest_pause_ms, which is 60000, not \"70000\""
-        ));
+        assert!(
+            text.contains(
+                "must not exceed redelivery_longest_pause_ms, which is 60000, it is 70000"
+            )
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use task_core::application::TaskError;
-use task_core::domain::{EntityTag, FieldError};
+use task_core::domain::{EntityTag, FieldError, TaskId};
 use task_core::ports::{ErrorKind, Outcome, PortError};
 use utoipa::ToSchema;
 
@@ -110,14 +110,35 @@ impl Problem {
         problem
     }
 
-    /// A failed port: 503 where another attempt may succeed, otherwise 500. Logs the cause.
+    /// A refusal of a use case on one task.
+    #[must_use]
+    pub fn of_task(id: &TaskId, error: TaskError) -> Self {
+        let TaskError::Store(cause) = &error else {
+            return error.into();
+        };
+        if cause.kind() != ErrorKind::Corrupt {
+            return error.into();
+        }
+        telemetry::log_failure("stored task cannot be read", cause);
+        let detail = format!(
+            "what is stored for the task {id} cannot be read; \
+             restore it, or remove it with DELETE without If-Match"
+        );
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
+    }
+
+    /// A failed port: 503 where another attempt may succeed, otherwise 500. Logs the cause, unless it is an outage.
     #[must_use]
     pub fn of_port(error: &PortError) -> Self {
-        telemetry::log_failure("request failed", error);
         let passing = matches!(
             error.kind(),
             ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Timeout | ErrorKind::Fenced
         );
+        match passing {
+            // An outage is told of once, by the layer around the port, and not by every request.
+            true => tracing::debug!(%error, "request failed"),
+            false => telemetry::log_failure("request failed", error),
+        }
         if error.kind() == ErrorKind::Invalid {
             let detail = "the task with all that is stored with it exceeds a limit of the store";
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);

@@ -46,6 +46,13 @@ impl Gate {
         &self.limits
     }
 
+    /// Requests in work.
+    #[must_use]
+    pub fn in_work(&self) -> usize {
+        let free = self.slots.available_permits() + self.body_slots.available_permits();
+        (2 * self.limits.max_concurrency).saturating_sub(free)
+    }
+
     /// Answers a request, whatever happens.
     ///
     /// A request beyond `max_concurrency` is refused at once and never queued, except for the two
@@ -142,6 +149,7 @@ mod tests {
     async fn beyond_the_limit_requests_are_refused_at_once_and_probes_are_not() {
         let gate = gate(1);
         let _taken = gate.slots.acquire().await.expect("an open semaphore");
+        assert_eq!(gate.in_work(), 1);
         let refused = gate.answer(request(Method::GET, "/slow")).await;
         assert_eq!(refused.status(), 503);
         assert_eq!(refused.headers()["retry-after"], "1");

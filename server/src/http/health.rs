@@ -15,7 +15,6 @@ use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
 use super::TaskApi;
-use crate::telemetry;
 
 /// Longest wait for one dependency.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -150,22 +149,53 @@ impl Readiness {
         }
         let (down, degraded) = (DependencyStatus::Down, DependencyStatus::Degraded);
         let (state_store, event_bus, notifier) = tokio::join!(
-            check("state store", down, self.store.check()),
-            check("event bus", degraded, self.bus.check()),
-            check("notifier", degraded, self.notifier.check()),
+            check(down, self.store.check()),
+            check(degraded, self.bus.check()),
+            check(degraded, self.notifier.check()),
         );
         let dependencies = Dependencies {
             state_store,
             event_bus,
             notifier,
         };
+        dependencies.log_changes(seen.as_ref().map(|(_, before)| before));
         *seen = Some((Instant::now(), dependencies.clone()));
         dependencies
     }
 }
 
+impl Dependencies {
+    fn named(&self) -> [(&'static str, &Dependency); 3] {
+        [
+            ("state store", &self.state_store),
+            ("event bus", &self.event_bus),
+            ("notifier", &self.notifier),
+        ]
+    }
+
+    /// Tells of each that is other than it was, and not of what lasts.
+    fn log_changes(&self, before: Option<&Self>) {
+        for (at, (dependency, now)) in self.named().into_iter().enumerate() {
+            let was_up = before.is_none_or(|before| before.named()[at].1.is_up());
+            match (was_up, now.is_up()) {
+                (true, false) => {
+                    let detail = now.detail.as_deref().unwrap_or_default();
+                    tracing::warn!(dependency, detail, "not up");
+                }
+                (false, true) => tracing::info!(dependency, "up again"),
+                (true, true) | (false, false) => {}
+            }
+        }
+    }
+}
+
+impl Dependency {
+    fn is_up(&self) -> bool {
+        self.status == DependencyStatus::Up
+    }
+}
+
 async fn check(
-    name: &'static str,
     otherwise: DependencyStatus,
     checking: impl Future<Output = Result<(), PortError>> + Send,
 ) -> Dependency {
@@ -176,19 +206,8 @@ async fn check(
                 detail: None,
             };
         }
-        // The kind is for everyone; the context and the cause are for the log.
-        Ok(Err(error)) => {
-            telemetry::log_failure("readiness check failed", &error);
-            &error.kind()
-        }
-        Err(_) => {
-            tracing::warn!(
-                dependency = name,
-                timeout_ms = CHECK_TIMEOUT.as_millis(),
-                "readiness check timed out"
-            );
-            &format_args!("no answer within {} ms", CHECK_TIMEOUT.as_millis())
-        }
+        Ok(Err(error)) => &error.to_string(),
+        Err(_) => &format_args!("no answer within {} ms", CHECK_TIMEOUT.as_millis()),
     };
     Dependency {
         status: otherwise,

@@ -45,6 +45,8 @@ pub async fn serve(listener: TcpListener, gate: Arc<Gate>, mut stopping: Stoppin
     // Load balancers need a moment to see that the service is not ready.
     let closing = async {
         stopping.raised().await;
+        let requests = gate.in_work();
+        tracing::info!("stopping: not ready, draining {requests} requests");
         sleep(grace).await;
     };
     let graceful = GracefulShutdown::new();

@@ -6,7 +6,7 @@ use axum::extract::{FromRequestParts, Path, RawQuery, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use task_core::application::{TaskService, TaskView};
+use task_core::application::{TaskError, TaskService, TaskView};
 use task_core::domain::{FieldError, IdempotencyKey, Status, TaskId};
 
 use super::body::JsonText;
@@ -72,7 +72,7 @@ pub(super) async fn create(
     )
 )]
 pub(super) async fn get(State(api): State<Arc<TaskApi>>, id: Id, headers: HeaderMap) -> Answer {
-    let view = service(&api).get(&id.0).await?;
+    let view = service(&api).get(&id.0).await.map_err(id.refusal())?;
     if conditional::is_known(&headers, &view.tag)? {
         let mut response = StatusCode::NOT_MODIFIED.into_response();
         set_tag(&mut response, &view);
@@ -109,7 +109,8 @@ pub(super) async fn set_status(
     let status = status_of(query.as_deref().unwrap_or(""))?;
     let view = service(&api)
         .set_status(&id.0, status, &precondition)
-        .await?;
+        .await
+        .map_err(id.refusal())?;
     Ok(task_response(StatusCode::OK, &view))
 }
 
@@ -135,7 +136,8 @@ pub(super) async fn edit(
 ) -> Answer {
     let precondition = conditional::if_match(&headers)?;
     let draft = parse_draft(body.as_str())?;
-    let view = service(&api).edit(&id.0, draft, &precondition).await?;
+    let edited = service(&api).edit(&id.0, draft, &precondition).await;
+    let view = edited.map_err(id.refusal())?;
     Ok(task_response(StatusCode::OK, &view))
 }
 
@@ -152,13 +154,21 @@ pub(super) async fn edit(
 )]
 pub(super) async fn delete(State(api): State<Arc<TaskApi>>, id: Id, headers: HeaderMap) -> Answer {
     let precondition = conditional::if_match(&headers)?;
-    service(&api).delete(&id.0, &precondition).await?;
+    let deleted = service(&api).delete(&id.0, &precondition).await;
+    deleted.map_err(id.refusal())?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// The id of the path. One that no task can have is the id of no task.
 #[derive(Debug)]
 pub(super) struct Id(TaskId);
+
+impl Id {
+    /// Turns what a use case on this task refuses into an answer.
+    fn refusal(&self) -> impl FnOnce(TaskError) -> Problem {
+        |error| Problem::of_task(&self.0, error)
+    }
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Problem;

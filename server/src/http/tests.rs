@@ -440,7 +440,8 @@ async fn readiness_names_each_dependency_and_a_dead_notifier_only_degrades() {
     tokio::time::advance(Duration::from_secs(1)).await;
     let degraded = api.call("GET /ready").await;
     assert_eq!(degraded.status, 200);
-    let notifier = json!({ "status": "degraded", "detail": "unavailable" });
+    let notifier =
+        json!({ "status": "degraded", "detail": "memory check: unavailable: told to refuse" });
     assert_eq!(degraded.json()["dependencies"]["notifier"], notifier);
     api.app.stop_being_ready();
     let stopping = api.call("GET /ready").await;

@@ -38,6 +38,9 @@ pub struct CompletionNotifier {
 
 impl CompletionNotifier {
     /// A handler for a group, with its marks in a store.
+    ///
+    /// Both ports are expected behind [a layer](crate::layer), which tells of their outages: here a
+    /// failure that is tried again is logged at `debug`.
     #[must_use]
     pub fn new(group: Group, store: Arc<dyn StateStore>, notifier: Arc<dyn Notifier>) -> Self {
         Self {
@@ -90,12 +93,12 @@ impl Failed {
             (Self::Notifier(error), Answer::Drop) => {
                 tracing::error!(%error, task_id, "notification refused");
             }
-            // The circuit breaker has told already.
-            (Self::Notifier(error), Answer::Postpone(_)) => {
-                tracing::debug!(%error, task_id, "notification postponed");
+            (Self::Store(error), Answer::Retry) => {
+                tracing::warn!(%error, task_id, attempt, "notification cannot be marked");
             }
+            // The layer around the port tells of an outage, once.
             (Self::Store(error) | Self::Notifier(error), _) => {
-                tracing::warn!(%error, task_id, attempt, "notification failed");
+                tracing::debug!(%error, task_id, attempt, "notification failed");
             }
         }
     }

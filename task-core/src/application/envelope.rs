@@ -115,7 +115,8 @@ impl IncomingEvent {
     /// Reads an envelope, or a bare event of the replaced service.
     ///
     /// Only an object with `specversion` is an envelope: a bare event may have an `id` of its own.
-    /// A bare event's id is made from its task, type and timestamp, the same at each delivery.
+    /// A bare event's id is made from its task, type and timestamp, the same at each delivery. Without a
+    /// task, or without what the id is or is made from, an event cannot be told from others, and is none.
     ///
     /// # Errors
     /// Says what is missing. Trying again cannot help.
@@ -127,13 +128,12 @@ impl IncomingEvent {
             .filter(|any| any.specversion.is_some());
         let Some(envelope) = is_envelope else {
             let data: AnyData = serde_json::from_str(text).map_err(poison)?;
-            let id = TaskEvent::legacy_id(&data.task_id, &data.event_type, &data.timestamp);
-            return Ok(Self {
-                id: id.to_string(),
-                source: String::new(),
-                event_type: data.event_type,
-                task_id: data.task_id,
-            });
+            let timestamp = data.timestamp.trim();
+            if timestamp.is_empty() {
+                return Err(PoisonError("a bare event has no timestamp".to_owned()));
+            }
+            let id = TaskEvent::legacy_id(&data.task_id, &data.event_type, timestamp);
+            return Self::of(id.to_string(), String::new(), data);
         };
         let missing = |name: &str| PoisonError(format!("the envelope has no {name}"));
         let data = envelope.data.ok_or_else(|| missing("data"))?;
@@ -142,9 +142,20 @@ impl IncomingEvent {
             Ok(text) => serde_json::from_str(&text).map_err(poison)?,
             Err(_) => serde_json::from_str(data.get()).map_err(poison)?,
         };
+        let id = envelope.id.ok_or_else(|| missing("id"))?;
+        let source = envelope.source.ok_or_else(|| missing("source"))?;
+        Self::of(id, source, data)
+    }
+
+    fn of(id: String, source: String, data: AnyData) -> Result<Self, PoisonError> {
+        for (name, value) in [("id", &id), ("task_id", &data.task_id)] {
+            if value.trim().is_empty() {
+                return Err(PoisonError(format!("its {name} is empty")));
+            }
+        }
         Ok(Self {
-            id: envelope.id.ok_or_else(|| missing("id"))?,
-            source: envelope.source.ok_or_else(|| missing("source"))?,
+            id,
+            source,
             event_type: data.event_type,
             task_id: data.task_id,
         })
@@ -221,6 +232,10 @@ mod tests {
             br#"{"id":7,"title":"x"}"#,
             br#"{"specversion":"1.0","id":"1","source":"s"}"#,
             br#"{"specversion":"1.0","source":"s","data":{"event_type":"a","task_id":"b"}}"#,
+            br#"{"specversion":"1.0","id":"","source":"s","data":{"event_type":"a","task_id":"b"}}"#,
+            br#"{"specversion":"1.0","id":"1","source":"s","data":{"event_type":"a","task_id":" "}}"#,
+            br#"{"event_type":"a","task_id":"","timestamp":"2026-11-21T02:38:33Z"}"#,
+            br#"{"event_type":"a","task_id":"b"}"#,
         ] {
             assert!(IncomingEvent::parse(garbage).is_err(), "{garbage:?}");
         }

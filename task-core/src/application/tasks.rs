@@ -191,15 +191,23 @@ impl TaskService {
 
     /// Deletes a task, for ever: its id is not used again.
     ///
+    /// Without a precondition also what is stored under its id and cannot be read: nobody else could remove it.
+    ///
     /// # Errors
     /// `NotFound`, `PreconditionFailed`, `Contended`, `Store`.
     pub async fn delete(&self, id: &TaskId, precondition: &Precondition) -> Result<(), TaskError> {
         let _turn = self.turns.take(id).await;
         for attempt in 1..=MAX_ATTEMPTS {
-            let (record, etag) = self.load(id).await?;
-            check(precondition, &record)?;
-            // Only a key can make an id again; a foreign writer may have dropped what tells.
-            let may_return = record.origin.is_some() || record.revision.is_none();
+            let Stored { value, etag } = self.stored(id).await?.ok_or(TaskError::NotFound)?;
+            let may_return = match decode(id, &value) {
+                Ok(record) => {
+                    check(precondition, &record)?;
+                    // Only a key can make an id again; a foreign writer may have dropped what tells.
+                    record.origin.is_some() || record.revision.is_none()
+                }
+                Err(_) if matches!(precondition, Precondition::None) => true,
+                Err(error) => return Err(error.into()),
+            };
             let keep = if may_return { FOR_EVER } else { LATE_WRITES };
             let options = DeleteOptions {
                 mode: DeleteMode::Match(etag),
@@ -266,23 +274,16 @@ impl TaskService {
     }
 
     async fn find(&self, id: &TaskId) -> Result<Option<(TaskRecord, ETag)>, PortError> {
-        let key = key_of(id);
-        match self.outbox.store().get(&key).await? {
-            // An empty value is a deletion on backends that cannot delete conditionally.
-            Some(Stored { value, etag }) if !value.is_empty() => {
-                let corrupt = || {
-                    PortError::new(ErrorKind::Corrupt, "task service", "get")
-                        .context(format!("{key} cannot be read"))
-                };
-                let record =
-                    TaskRecord::decode(&value).map_err(|error| corrupt().caused_by(error))?;
-                if record.task.id != *id {
-                    return Err(corrupt().context(format!("{key} holds {}", record.task.id)));
-                }
-                Ok(Some((record, etag)))
-            }
-            _ => Ok(None),
-        }
+        let Some(Stored { value, etag }) = self.stored(id).await? else {
+            return Ok(None);
+        };
+        Ok(Some((decode(id, &value)?, etag)))
+    }
+
+    async fn stored(&self, id: &TaskId) -> Result<Option<Stored>, PortError> {
+        let stored = self.outbox.store().get(&key_of(id)).await?;
+        // An empty value is a deletion on backends that cannot delete conditionally.
+        Ok(stored.filter(|stored| !stored.value.is_empty()))
     }
 
     fn fresh_id(&self, now: Timestamp) -> TaskId {
@@ -294,6 +295,19 @@ impl TaskService {
     async fn pause(&self, attempt: u32) {
         let pause = FIRST_PAUSE * (1 << attempt.min(7));
         tokio::time::sleep(self.entropy.jitter(pause)).await;
+    }
+}
+
+fn decode(id: &TaskId, value: &[u8]) -> Result<TaskRecord, PortError> {
+    let key = key_of(id);
+    let corrupt = || PortError::new(ErrorKind::Corrupt, "task service", "get");
+    let record = TaskRecord::decode(value).map_err(|error| {
+        let corrupt = corrupt().context(format!("{key} cannot be read"));
+        corrupt.caused_by(error)
+    })?;
+    match record.task.id == *id {
+        true => Ok(record),
+        false => Err(corrupt().context(format!("{key} holds {}", record.task.id))),
     }
 }
 

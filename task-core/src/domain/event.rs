@@ -110,9 +110,14 @@ impl TaskEvent {
     }
 
     /// The id of an event that came bare, without an envelope, from the replaced service.
+    ///
+    /// The timestamp counts as the time that it means, however it is written: `2026-11-21T02:08:47.911595`
+    /// and the same with `Z` are one event. What is no time counts as it is.
     #[must_use]
     pub fn legacy_id(task_id: &str, event_type: &str, timestamp: &str) -> Uuid {
-        let name = format!("{task_id}\n{event_type}\n{timestamp}");
+        let time = timestamp.parse::<Timestamp>();
+        let time = time.map_or_else(|_| timestamp.to_owned(), |time| time.to_string());
+        let name = format!("{task_id}\n{event_type}\n{time}");
         Uuid::new_v5(&EVENT_NAMESPACE, name.as_bytes())
     }
 }
@@ -138,6 +143,24 @@ mod tests {
             event(EventType::Created).id(revision).to_string(),
             "86406e76-afd3-5746-a421-9b2fe3a76a62"
         );
+    }
+
+    #[test]
+    fn a_bare_event_is_the_same_however_its_time_is_written() {
+        let id = |time| TaskEvent::legacy_id("t-1", "task.completed", time).to_string();
+        let canonical = id("2026-11-21T02:08:47.911595Z");
+        assert_eq!(canonical, "bd03e4cd-2081-5453-81ff-f53f0f5647cc");
+        for other in [
+            "2026-11-21T02:08:47.911595",
+            "2026-11-21T02:08:47.911595+00:00",
+            "2026-11-21T04:08:47.911595+02:00",
+            "2026-11-21 02:08:47.911595",
+        ] {
+            assert_eq!(id(other), canonical, "{other}");
+        }
+        assert_ne!(id("2026-11-21T02:08:47.911596Z"), canonical);
+        assert_eq!(id("2026-11-21T02:08:47"), id("2026-11-21T02:08:47.000000Z"));
+        assert_ne!(id("yesterday"), id("today"));
     }
 
     #[test]

@@ -136,10 +136,9 @@ impl CircuitBreaker {
                 state.enter(Phase::Closed { failures: 0 });
                 Some(Change::Closed)
             }
-            (Phase::HalfOpen { .. }, Verdict::Fails) => Some(open(&mut state, self.pause)),
-            (Phase::Closed { .. } | Phase::HalfOpen { .. }, Verdict::Asks(pause)) => {
-                Some(open(&mut state, pause))
-            }
+            (Phase::Closed { .. }, Verdict::Asks(pause)) => Some(open(&mut state, pause)),
+            (Phase::HalfOpen { .. }, Verdict::Fails) => Some(reopen(&mut state, self.pause)),
+            (Phase::HalfOpen { .. }, Verdict::Asks(pause)) => Some(reopen(&mut state, pause)),
             (Phase::HalfOpen { probing }, Verdict::Nothing) => {
                 *probing = false;
                 None
@@ -153,6 +152,11 @@ fn open(state: &mut State, pause: Duration) -> Change {
     let until = Instant::now() + pause;
     state.enter(Phase::Open { until });
     Change::Opened(pause)
+}
+
+fn reopen(state: &mut State, pause: Duration) -> Change {
+    open(state, pause);
+    Change::StaysOpen(pause)
 }
 
 impl Default for CircuitBreaker {
@@ -201,6 +205,8 @@ fn being_probed(operation: Operation) -> PortError {
 #[derive(Debug, Clone, Copy)]
 enum Change {
     Opened(Duration),
+    /// Its probe has failed: nothing that was not known.
+    StaysOpen(Duration),
     Closed,
 }
 
@@ -273,6 +279,10 @@ impl Drop for Permit<'_> {
             Some(Change::Opened(pause)) => {
                 let pause_ms = pause.as_millis();
                 tracing::warn!(port, backend, pause_ms, "circuit opened");
+            }
+            Some(Change::StaysOpen(pause)) => {
+                let pause_ms = pause.as_millis();
+                tracing::debug!(port, backend, pause_ms, "circuit stays open");
             }
             Some(Change::Closed) => tracing::info!(port, backend, "circuit closed"),
             None => {}

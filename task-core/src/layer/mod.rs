@@ -43,6 +43,9 @@
 //! circuit breaker opens for that long, so that nobody else asks sooner either. A call that it did not
 //! let begin says [`Outcome::NotMade`]: whoever counts attempts does not count that one.
 //!
+//! A [`RetryBudget`] limits the retries of all calls together: while a backend fails, its callers would
+//! otherwise multiply the load that it fails under. Pauses have jitter, so that they do not come together.
+//!
 //! A `check` asks the backend itself, also while the circuit is open, and does not count: readiness
 //! shows the truth, and a port that accepts connections while it refuses all work stays open.
 //!
@@ -88,6 +91,7 @@ mod notifier;
 mod observe;
 mod policy;
 mod retry;
+mod retry_budget;
 mod secret_store;
 mod state_store;
 mod timeout;
@@ -98,5 +102,6 @@ pub use notifier::GuardedNotifier;
 pub use observe::{Count, CountingObserver, LogObserver, Observer, Operation};
 pub use policy::{CallKind, Policy};
 pub use retry::RetryPolicy;
+pub use retry_budget::RetryBudget;
 pub use secret_store::GuardedSecretStore;
 pub use state_store::GuardedStateStore;

@@ -1,12 +1,17 @@
 //! What is seen of every call: its name, its time and its result.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::fmt::Debug;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use crate::episode::Episode;
 use crate::memory::lock;
-use crate::ports::{ErrorKind, PortError};
+use crate::ports::{ErrorKind, Outcome, PortError};
 
 /// Names a call of a port; every part is a constant, so it fits a metric's labels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,14 +41,103 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
     }
 }
 
-/// Writes every call to the log, at the level `debug`.
+/// Writes every call to the log, at the level `debug`, and outages of a backend above it.
 ///
-/// Failures as well: the boundary that answers the failure logs it, once.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct LogObserver;
+/// An outage is one line at its beginning (`warn`), one every 30 s while calls still fail, and one when
+/// they succeed again (`info`), however many calls and attempts there are. Reads and writes are told
+/// apart: a backend may refuse the one and do the other. A refusal that is no outage, such as a conflict,
+/// is for the boundary that answers it.
+#[derive(Debug, Default)]
+pub struct LogObserver {
+    /// Whether there is an outage: calls that succeed need not look.
+    troubled: AtomicBool,
+    outages: Mutex<HashMap<Side, Episode>>,
+}
+
+/// Port, backend, and whether it is about writes.
+type Side = (&'static str, &'static str, bool);
+
+/// The operations that change something.
+const WRITES: [&str; 6] = ["put", "delete", "commit", "settle", "publish", "notify"];
+
+impl LogObserver {
+    fn outage(&self, operation: Operation, result: Result<(), &PortError>) {
+        let Operation {
+            port,
+            backend,
+            name,
+        } = operation;
+        let Some(verdict) = verdict(name, result) else {
+            return;
+        };
+        if verdict.is_ok() && !self.troubled.load(Ordering::Relaxed) {
+            return;
+        }
+        let side = (port, backend, WRITES.contains(&name));
+        let now = Instant::now();
+        let mut outages = lock(&self.outages);
+        match verdict {
+            Err(error) => {
+                self.troubled.store(true, Ordering::Relaxed);
+                if outages.entry(side).or_default().fails(now) {
+                    let error = with_causes(error);
+                    tracing::warn!(port, backend, operation = name, error, "calls fail");
+                }
+            }
+            Ok(()) => {
+                let ended = outages.get_mut(&side).and_then(|outage| outage.works(now));
+                let troubled = outages.values().any(Episode::lasts);
+                self.troubled.store(troubled, Ordering::Relaxed);
+                if let Some(lasted) = ended {
+                    let lasted_ms = lasted.as_millis();
+                    tracing::info!(port, backend, lasted_ms, "calls succeed again");
+                }
+            }
+        }
+    }
+}
+
+/// What a call says of the backend: it works, it is out of work, or nothing.
+fn verdict<'a>(name: &str, result: Result<(), &'a PortError>) -> Option<Result<(), &'a PortError>> {
+    // Who checks says what it found. That a receiver can be reached is no end of its refusals.
+    if name == "check" {
+        return None;
+    }
+    let Err(error) = result else {
+        return Some(Ok(()));
+    };
+    match error.kind() {
+        // A guard of ours asked nobody.
+        _ if error.outcome() == Outcome::NotMade => None,
+        ErrorKind::Unavailable
+        | ErrorKind::Timeout
+        | ErrorKind::Throttled
+        | ErrorKind::Denied
+        | ErrorKind::Unexpected => Some(Err(error)),
+        ErrorKind::NotFound | ErrorKind::Conflict | ErrorKind::Fenced | ErrorKind::Corrupt => {
+            Some(Ok(()))
+        }
+        ErrorKind::Invalid | ErrorKind::Unsupported => None,
+    }
+}
+
+fn with_causes(error: &PortError) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(current) = cause {
+        let own = current.to_string();
+        // Some errors print their source as well.
+        if !text.contains(&own) {
+            text = format!("{text}: {own}");
+        }
+        cause = current.source();
+    }
+    text
+}
 
 impl Observer for LogObserver {
     fn call(&self, operation: Operation, elapsed: Duration, result: Result<(), &PortError>) {
+        self.outage(operation, result);
         let Operation {
             port,
             backend,
@@ -145,7 +239,7 @@ mod tests {
             name: "get",
         };
         let put = Operation { name: "put", ..get };
-        let observer = (LogObserver, CountingObserver::default());
+        let observer = (LogObserver::default(), CountingObserver::default());
         let ms = Duration::from_millis;
         let conflict = PortError::new(ErrorKind::Conflict, "test", "put");
         observer.call(put, ms(5), Err(&conflict));

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::circuit_breaker::{CircuitBreaker, Permit};
 use super::observe::{LogObserver, Observer, Operation};
 use super::retry::RetryPolicy;
+use super::retry_budget::RetryBudget;
 use super::timeout::limited;
 use crate::ports::{Entropy, Outcome, PortError, SystemEntropy};
 
@@ -26,13 +27,15 @@ pub enum CallKind {
 
 /// How calls to one backend are guarded.
 ///
-/// A clone shares the circuit breaker and the observer.
+/// A clone shares the budget, the circuit breaker and the observer.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// Limit of one attempt. It must be above zero.
     pub timeout: Duration,
     /// How often an attempt is made.
     pub retry: RetryPolicy,
+    /// What all calls together may repeat; `None` is no limit.
+    pub budget: Option<Arc<RetryBudget>>,
     /// What refuses calls while the backend is down; `None` never does.
     pub breaker: Option<Arc<CircuitBreaker>>,
     /// Who is told of every call.
@@ -42,15 +45,16 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// 2 s an attempt, the default retries, a log at `debug`, and no circuit breaker.
+    /// 2 s an attempt, the default retries, a log of calls and outages, and no circuit breaker.
     ///
     /// A breaker belongs to one backend, so it is never created by accident.
     fn default() -> Self {
         Self {
             timeout: Duration::from_secs(2),
             retry: RetryPolicy::default(),
+            budget: None,
             breaker: None,
-            observer: Arc::new(LogObserver),
+            observer: Arc::new(LogObserver::default()),
             entropy: Arc::new(SystemEntropy),
         }
     }
@@ -68,7 +72,7 @@ impl Policy {
     /// `attempt` begins one attempt; it runs again for every repetition.
     ///
     /// # Errors
-    /// What the last attempt answered; `Timeout` if it did not; `Unavailable` while the circuit is
+    /// What the last attempt answered, also where the budget allows no other; `Timeout` if it did not; `Unavailable` while the circuit is
     /// open, with the attempt's error before it, if any, as the source. The outcome is unknown if that of any
     /// attempt is, and "not made" if the circuit let none begin.
     ///
@@ -98,6 +102,9 @@ impl Policy {
         T: Send,
         F: Future<Output = Result<T, PortError>> + Send,
     {
+        if let Some(budget) = &self.budget {
+            budget.earn();
+        }
         let mut made = 0;
         let mut last: Option<PortError> = None;
         loop {
@@ -111,6 +118,9 @@ impl Policy {
             let Some(pause) = self.retry.pause_after(made, kind, &error, entropy) else {
                 return Err(error);
             };
+            if self.budget.as_ref().is_some_and(|budget| !budget.spend()) {
+                return Err(error);
+            }
             last = Some(error);
             tokio::time::sleep(pause).await;
         }

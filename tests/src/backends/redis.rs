@@ -61,7 +61,7 @@ impl RedisBackends {
 
 async fn connect(address: &str, layout: RedisLayout) -> Result<Arc<dyn StateStore>, Failure> {
     let failed = |error: &dyn std::error::Error| Failure::new(error.to_string());
-    let mut config = RedisConfig::new(address, layout).map_err(|error| failed(&error))?;
+    let mut config = RedisConfig::new(address, layout);
     // A case is about promises; a busy machine may answer late.
     config.connect_timeout = Duration::from_secs(10);
     config.response_timeout = Duration::from_secs(20);

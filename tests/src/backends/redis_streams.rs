@@ -27,7 +27,7 @@ impl RedisStreams {
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
         let failed = |error: &dyn std::error::Error| Failure::new(error.to_string());
-        let config = RedisConfig::new(&url, RedisLayout::Dapr).map_err(|error| failed(&error))?;
+        let config = RedisConfig::new(&url, RedisLayout::Dapr);
         let redis = Redis::open(&config).await;
         let redis = redis.map_err(|error| failed(&error))?;
         Ok(Arc::new(redis.event_bus(StreamConfig::default())))

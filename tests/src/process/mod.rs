@@ -19,4 +19,6 @@ pub use kafka::KafkaBroker;
 pub use postgres::PostgresServer;
 pub use python::Python;
 pub use redis::RedisServer;
-pub use task_server::{NotificationService, TaskServer, TaskServerOptions, program};
+pub use task_server::{
+    NotificationService, StartingServer, TaskServer, TaskServerOptions, program,
+};

@@ -4,8 +4,9 @@ use std::io::{self, BufRead, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Connection, Response};
@@ -92,6 +93,7 @@ impl TaskServerOptions {
 #[derive(Debug)]
 pub struct TaskServer {
     process: Process,
+    address: SocketAddr,
 }
 
 impl TaskServer {
@@ -117,26 +119,29 @@ impl TaskServer {
     /// # Errors
     /// What it wrote, when it does not become ready.
     pub async fn try_start(data: &Path, options: &TaskServerOptions) -> Result<Self, String> {
+        Self::begin(data, options).ready().await
+    }
+
+    /// Begins to start the server, which may have to wait for something.
+    #[must_use]
+    pub fn begin(data: &Path, options: &TaskServerOptions) -> StartingServer {
         let mut words = options.before.clone();
         words.push(program().display().to_string());
         let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir"];
         words.extend(serve.map(str::to_owned));
         words.push(data.display().to_string());
         words.extend(options.arguments.iter().cloned());
-        let process = Process::start(&words)?;
-        let server = Self { process };
-        let ready = server.get("/ready").await;
-        if ready.status == 200 {
-            Ok(server)
-        } else {
-            Err(server.log())
+        let (process, address) = Process::begin(&words);
+        StartingServer {
+            process,
+            address: Mutex::new(address),
         }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.process.address
+        self.address
     }
 
     /// The process's id.
@@ -220,10 +225,69 @@ impl TaskServer {
     }
 }
 
+/// A `task-server serve` that may not listen yet, killed when dropped.
+#[derive(Debug)]
+pub struct StartingServer {
+    process: Process,
+    // Only a lock makes it one that several may look at.
+    address: Mutex<Receiver<SocketAddr>>,
+}
+
+impl StartingServer {
+    /// What it has written to both outputs so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    /// Waits until it is ready.
+    ///
+    /// # Errors
+    /// What it wrote, when it does not become ready.
+    pub async fn ready(self) -> Result<TaskServer, String> {
+        let Self {
+            mut process,
+            address,
+        } = self;
+        let address = address.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let deadline = Instant::now() + DEADLINE;
+        let address = loop {
+            match address.try_recv() {
+                Ok(address) => break address,
+                Err(TryRecvError::Empty) if Instant::now() < deadline => {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                Err(_) => return Err(process.refusal()),
+            }
+        };
+        let server = TaskServer { process, address };
+        match server.get("/ready").await.status {
+            200 => Ok(server),
+            _ => Err(server.log()),
+        }
+    }
+
+    /// Asks it to stop without waiting.
+    pub fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    /// Waits for its end and answers what it wrote.
+    ///
+    /// # Panics
+    /// If it does not end.
+    #[must_use]
+    pub fn wait(mut self) -> (ExitStatus, String) {
+        let status = self.process.wait();
+        (status, self.process.whole_log())
+    }
+}
+
 /// A running `task-server notification-service`, killed when dropped.
 #[derive(Debug)]
 pub struct NotificationService {
     process: Process,
+    address: SocketAddr,
 }
 
 impl NotificationService {
@@ -239,16 +303,17 @@ impl NotificationService {
             "--listen".to_owned(),
             listen.to_owned(),
         ];
-        let process = Process::start(&words);
-        Self {
-            process: process.unwrap_or_else(|log| panic!("the receiver does not start:\n{log}")),
+        let (mut process, address) = Process::begin(&words);
+        match address.recv_timeout(DEADLINE) {
+            Ok(address) => Self { process, address },
+            Err(_) => panic!("the receiver does not start:\n{}", process.refusal()),
         }
     }
 
     /// Where it listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
-        self.process.address
+        self.address
     }
 
     /// What it has received.
@@ -276,13 +341,13 @@ impl NotificationService {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    address: SocketAddr,
     log: Arc<Mutex<String>>,
+    collectors: Vec<JoinHandle<()>>,
 }
 
 impl Process {
-    /// Starts a program and waits until it says where it listens.
-    fn start(words: &[String]) -> Result<Self, String> {
+    /// Starts a program, which says where it listens once it does.
+    fn begin(words: &[String]) -> (Self, Receiver<SocketAddr>) {
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .stdin(Stdio::null())
@@ -291,20 +356,29 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{}: {error}", words[0]));
         let log = Arc::new(Mutex::new(String::new()));
-        let address = collect(child.stdout.take().expect("a pipe"), &log);
-        collect(child.stderr.take().expect("a pipe"), &log);
-        let address = address.recv_timeout(DEADLINE);
-        let log_so_far = || log.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let Ok(address) = address else {
-            let _ = child.kill();
-            let ended = child.wait();
-            return Err(format!("{words:?} ended as {ended:?}:\n{}", log_so_far()));
-        };
-        Ok(Self {
+        let (address, stdout) = collect(child.stdout.take().expect("a pipe"), &log);
+        let (_, stderr) = collect(child.stderr.take().expect("a pipe"), &log);
+        let process = Self {
             child,
-            address,
             log,
-        })
+            collectors: vec![stdout, stderr],
+        };
+        (process, address)
+    }
+
+    /// Ends it, and answers how it ended and what it wrote.
+    fn refusal(&mut self) -> String {
+        let _ = self.child.kill();
+        let ended = self.child.wait();
+        format!("it ended as {ended:?}:\n{}", self.whole_log())
+    }
+
+    /// Everything that a program wrote which has ended.
+    fn whole_log(&mut self) -> String {
+        for collector in self.collectors.drain(..) {
+            collector.join().expect("lines are collected");
+        }
+        self.log()
     }
 
     fn log(&self) -> String {
@@ -355,10 +429,10 @@ impl Drop for Process {
 fn collect(
     output: impl io::Read + Send + 'static,
     log: &Arc<Mutex<String>>,
-) -> Receiver<SocketAddr> {
+) -> (Receiver<SocketAddr>, JoinHandle<()>) {
     let (sender, receiver) = channel();
     let log = Arc::clone(log);
-    std::thread::spawn(move || {
+    let collector = std::thread::spawn(move || {
         for line in BufReader::new(output).lines().map_while(Result::ok) {
             let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
             log.push_str(&line);
@@ -370,7 +444,7 @@ fn collect(
             }
         }
     });
-    receiver
+    (receiver, collector)
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {

@@ -114,6 +114,47 @@ fn what_serve_would_refuse_is_found_by_the_check() {
 }
 
 #[test]
+fn what_every_adapter_refuses_is_listed_at_once_by_key() {
+    let wrong = [
+        ["--backend", "direct"],
+        ["--redis-url", "rediss://service@127.0.0.1:1"],
+        ["--redis-ca-file", "no-such-redis.pem"],
+        ["--redis-key-prefix", "a||b"],
+        ["--kafka-brokers", "127.0.0.1"],
+        ["--kafka-security", "tls"],
+        ["--kafka-ca-file", "no-such-kafka.pem"],
+        ["--max-connections", "0"],
+    ];
+    let expected = [
+        "redis_password_secret (default): must be set",
+        "redis_ca_file (flag): cannot use no-such-redis.pem",
+        "redis_key_prefix (flag): must be 1 to 128 bytes without a bar, it is \"a||b\"",
+        "kafka_brokers (flag): must be host:port",
+        "kafka_ca_file (flag): cannot use no-such-kafka.pem",
+        "max_connections (flag): must be an integer of 1 to 1000000, not \"0\"",
+        "notification_url (default): must be set with the backend direct",
+        "the configuration has 7 problems",
+    ];
+    for command in [&["config", "check"][..], &["serve"]] {
+        let output = run(&[command, wrong.as_flattened()].concat());
+        let stderr = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        for problem in expected {
+            assert!(stderr.contains(problem), "{problem} is not in {stderr}");
+        }
+    }
+    // The password is named and not read: whether it is there is seen at the start.
+    let right = [
+        ["--backend", "direct"],
+        ["--redis-url", "redis://service@127.0.0.1:1"],
+        ["--redis-password-secret", "redis/password"],
+        ["--notification-url", "http://127.0.0.1:1"],
+    ];
+    let output = run(&[&["config", "check"], right.as_flattened()].concat());
+    assert_eq!(text(&output.stdout), "ok\n", "{}", text(&output.stderr));
+}
+
+#[test]
 fn a_wrong_word_is_a_usage_error() {
     let output = run(&["sevre"]);
     assert_eq!(output.status.code(), Some(64), "{}", text(&output.stderr));
@@ -179,6 +220,27 @@ async fn a_secret_of_the_environment_is_in_no_log_line() {
     server.stop();
     assert!(log.contains("TRACE") || log.contains("DEBUG"), "{log}");
     assert!(!log.contains("canary"), "{log}");
+}
+
+#[tokio::test]
+async fn a_stop_is_told_in_two_lines() {
+    let directory = TestDirectory::new("stop");
+    let options = TaskServerOptions::default();
+    let starting = TaskServer::begin(directory.path(), &options);
+    task_tests::wait::until("it serves", async || {
+        starting.log().contains("Stop with").then_some(())
+    })
+    .await;
+    starting.terminate();
+    let (status, log) = starting.wait();
+    assert!(status.success(), "{log}");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("INFO")).collect();
+    assert_eq!(told.len(), 2, "{log}");
+    assert!(
+        told[0].contains("stopping: not ready, draining 0 requests"),
+        "{log}"
+    );
+    assert!(told[1].ends_with("stopped"), "{log}");
 }
 
 #[test]

@@ -7,13 +7,13 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use task_tests::process::redis::{AppendOnly, RedisOptions};
 use task_tests::process::{
-    KafkaBroker, NotificationService, Python, RedisServer, TaskServer, TaskServerOptions,
-    TestDirectory,
+    KafkaBroker, NotificationService, Python, RedisServer, StartingServer, TaskServer,
+    TaskServerOptions, TestDirectory,
 };
 use task_tests::wait::until;
 
-use super::create;
 use super::history::{Seen, Writer};
+use super::{create, problem};
 
 /// What the service depends on.
 struct World {
@@ -58,6 +58,16 @@ impl World {
         options
     }
 
+    fn begin(&self, more: &[&str]) -> StartingServer {
+        TaskServer::begin(self.nowhere.path(), &self.options(more))
+    }
+
+    /// Exit code and output of a start that is refused.
+    fn refused(&self, more: &[&str]) -> (Option<i32>, String) {
+        let (status, log) = self.begin(more).wait();
+        (status.code(), log)
+    }
+
     async fn serve(&self, more: &[&str]) -> TaskServer {
         TaskServer::start_with(self.nowhere.path(), &self.options(more)).await
     }
@@ -83,12 +93,15 @@ impl World {
 async fn a_session_in_either_layout_is_stored_published_and_notified() {
     let world = World::start().await;
     let sides = [
-        ("legacy", "kafka"),
-        ("dapr", "kafka"),
-        ("dapr", "redis-streams"),
+        ("legacy", "kafka", "appid", ""),
+        ("dapr", "kafka", "appid", "task-api||"),
+        ("dapr", "redis-streams", "none", ""),
     ];
-    for (expected, (layout, bus)) in (1..).zip(sides) {
-        let server = world.serve(&["--redis-layout", layout, "--bus", bus]).await;
+    for (expected, (layout, bus, prefix, begin)) in (1..).zip(sides) {
+        let arguments = ["--redis-layout", layout, "--bus", bus];
+        let server = world
+            .serve(&[&arguments[..], &["--redis-key-prefix", prefix]].concat())
+            .await;
         let (id, tag) = create(&server, "a session").await;
         let target = format!("/tasks/{id}");
         let read = server.get(&target).await;
@@ -107,7 +120,7 @@ async fn a_session_in_either_layout_is_stored_published_and_notified() {
                     .await
             }
             _ => {
-                let key = format!("task-api||task-{id}");
+                let key = format!("{begin}task-{id}");
                 let data = world.redis.command(&["HGET", &key, "data"]).await;
                 redis::from_redis_value(data).unwrap()
             }
@@ -161,13 +174,17 @@ async fn a_foreign_change_that_keeps_our_revision_is_noticed() {
 async fn what_the_service_needs_is_named_when_it_is_missing() {
     let mut world = World::start().await;
     world.redis.kill();
-    let refused = TaskServer::try_start(world.nowhere.path(), &world.options(&[])).await;
-    let log = refused.err().unwrap();
-    assert!(
-        log.contains("redis") && log.contains(&world.redis.port().to_string()),
-        "{log}"
-    );
+    let (code, log) = world.refused(&["--start-timeout-ms", "1500"]);
+    let port = world.redis.port();
+    let missing = format!("no redis at 127.0.0.1:{port} (redis_url) within 1500 ms");
+    assert!(code == Some(2) && log.contains(&missing), "{code:?} {log}");
     world.redis.restart().await;
+    world.kafka.kill();
+    let (code, log) = world.refused(&["--start-timeout-ms", "1500"]);
+    let kafka = world.kafka.bootstrap();
+    let missing = format!("no kafka at {kafka} (kafka_brokers) within 1500 ms");
+    assert!(code == Some(2) && log.contains(&missing), "{code:?} {log}");
+    world.kafka.restart().await;
 
     let server = world.serve(&[]).await;
     world.redis.kill();
@@ -186,6 +203,155 @@ async fn what_the_service_needs_is_named_when_it_is_missing() {
     })
     .await;
     create(&server, "after").await;
+}
+
+#[tokio::test]
+async fn a_redis_that_refuses_writes_is_not_ready_and_says_why() {
+    let world = World::start().await;
+    let server = world.serve(&[]).await;
+    for (maxmemory, status, reason) in [("1", 503, "maxmemory"), ("0", 200, "ready")] {
+        let config = ["CONFIG", "SET", "maxmemory", maxmemory];
+        world.redis.command(&config).await;
+        let ready = until("readiness follows", async || {
+            let ready = server.get("/ready").await;
+            (ready.status == status).then_some(ready)
+        })
+        .await;
+        assert!(ready.text().contains(reason), "{}", ready.text());
+    }
+}
+
+#[tokio::test]
+async fn garbage_under_a_task_is_named_without_its_content_and_can_be_deleted() {
+    let world = World::start().await;
+    let server = world.serve(&[]).await;
+    for garbage in ["canary-5e1f", "[1]", "\u{1}", r#"{"id":"canary-5e1f"}"#] {
+        world.redis.command(&["SET", "task:g-1", garbage]).await;
+        let read = problem(&server.get("/tasks/g-1").await, 500);
+        assert!(read["detail"].as_str().unwrap().contains("g-1"), "{read}");
+        let done = "/tasks/g-1/status?status=completed";
+        problem(&server.send("PUT", done, &[], "").await, 500);
+        let known = [("if-match", "\"0.1\"")];
+        problem(&server.send("DELETE", "/tasks/g-1", &known, "").await, 500);
+        assert!(!read.to_string().contains("canary"), "{read}");
+        let deleted = server.send("DELETE", "/tasks/g-1", &[], "").await;
+        assert_eq!(deleted.status, 204, "{}", deleted.text());
+        problem(&server.get("/tasks/g-1").await, 404);
+    }
+    let log = server.log();
+    assert_eq!(
+        log.matches("stored task cannot be read").count(),
+        12,
+        "{log}"
+    );
+    assert!(
+        !log.contains("canary") && !log.contains("panicked"),
+        "{log}"
+    );
+}
+
+#[tokio::test]
+async fn an_outage_is_a_few_lines_in_the_log_however_many_requests_there_are() {
+    let mut world = World::start().await;
+    let server = world.serve(&[]).await;
+    world.redis.kill();
+    let requests = (0..40).map(async |_| {
+        let refused = server.post("/tasks", r#"{"title":"x"}"#).await;
+        assert_eq!(refused.status, 503, "{}", refused.text());
+        assert_eq!(server.get("/tasks/7").await.status, 503);
+        assert_eq!(server.get("/ready").await.status, 503);
+    });
+    join_all(requests).await;
+    let log = server.log();
+    assert_eq!(log.matches("calls fail").count(), 2, "{log}");
+    assert!(
+        log.matches("WARN").count() <= 10 && !log.contains("ERROR"),
+        "{log}"
+    );
+    world.redis.restart().await;
+    until("it works again", async || {
+        server.get("/tasks/7").await;
+        let log = server.log();
+        log.contains("calls succeed again").then_some(())
+    })
+    .await;
+}
+
+/// Waits until a server says that it waits for something at this address.
+async fn waits_for(server: &StartingServer, needed: &str) {
+    let line = format!("waiting for {needed}");
+    until("it says what it waits for", async || {
+        server.log().contains(&line).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_started_later_is_waited_for() {
+    let mut world = World::start().await;
+    world.redis.kill();
+    world.kafka.kill();
+    let began = Instant::now();
+    let starting = world.begin(&[]);
+    let redis = format!("redis at 127.0.0.1:{} (redis_url)", world.redis.port());
+    waits_for(&starting, &redis).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "it says so late");
+    world.redis.restart().await;
+    let kafka = format!("kafka at {} (kafka_brokers)", world.kafka.bootstrap());
+    waits_for(&starting, &kafka).await;
+    world.kafka.restart().await;
+    let server = starting.ready().await.unwrap();
+    create(&server, "after").await;
+    assert_eq!(server.log().matches("waiting for").count(), 2);
+}
+
+#[tokio::test]
+async fn a_wait_ends_at_once_when_the_service_is_told_to_stop() {
+    let mut world = World::start().await;
+    for down in ["redis", "kafka"] {
+        match down {
+            "redis" => world.redis.kill(),
+            _ => {
+                world.redis.restart().await;
+                world.kafka.kill();
+            }
+        }
+        let starting = world.begin(&[]);
+        waits_for(&starting, down).await;
+        let told = Instant::now();
+        starting.terminate();
+        let (status, log) = starting.wait();
+        assert!(status.success(), "{status:?} {log}");
+        assert!(told.elapsed() < Duration::from_secs(5), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn what_time_cannot_heal_is_refused_at_once() {
+    let world = World::start().await;
+    let password = RedisOptions {
+        password: Some("secret1".to_owned()),
+        ..RedisOptions::default()
+    };
+    let cluster = RedisOptions {
+        lines: vec!["cluster-enabled yes".to_owned()],
+        ..RedisOptions::default()
+    };
+    for (options, reason) in [(password, "denied"), (cluster, "Cluster")] {
+        let server = RedisServer::start_with(options).await;
+        let url = format!("redis://127.0.0.1:{}", server.port());
+        let mut options = world.options(&[]);
+        for argument in &mut options.arguments {
+            if *argument == world.redis.url() {
+                argument.clone_from(&url);
+            }
+        }
+        let began = Instant::now();
+        let (status, log) = TaskServer::begin(world.nowhere.path(), &options).wait();
+        assert_eq!(status.code(), Some(2), "{log}");
+        assert!(log.contains(reason) && !log.contains("waiting"), "{log}");
+        assert!(began.elapsed() < Duration::from_secs(5), "{log}");
+    }
 }
 
 const WRITERS: usize = 16;

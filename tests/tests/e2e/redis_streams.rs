@@ -35,7 +35,7 @@ async fn bus(url: &str) -> Arc<dyn EventBus> {
 }
 
 async fn bus_with(url: &str, streams: StreamConfig) -> Arc<dyn EventBus> {
-    let mut config = RedisConfig::new(url, RedisLayout::Dapr).unwrap();
+    let mut config = RedisConfig::new(url, RedisLayout::Dapr);
     config.response_timeout = Duration::from_millis(500);
     let redis = Redis::open(&config).await.unwrap();
     Arc::new(redis.event_bus(streams))

@@ -110,9 +110,30 @@ async fn poison_is_dead_lettered_and_foreign_types_are_left_alone() {
     let c = consumer();
     assert_eq!(c.hear("not json").await, Answer::Drop);
     assert_eq!(c.hear(r#"{"id":7}"#).await, Answer::Drop);
-    let foreign = r#"{"event_type":"task.archived","task_id":"t-1"}"#;
+    // Without a task there is nobody to notify about, and without an id nobody to tell it from another.
+    let time = "2026-11-21T02:08:47.911595Z";
+    for unusable in [
+        format!(r#"{{"event_type":"task.completed","task_id":"","timestamp":"{time}"}}"#),
+        r#"{"event_type":"task.completed","task_id":"t-1"}"#.to_owned(),
+    ] {
+        assert_eq!(c.hear(unusable.clone()).await, Answer::Drop, "{unusable}");
+    }
+    let foreign =
+        format!(r#"{{"event_type":"task.archived","task_id":"t-1","timestamp":"{time}"}}"#);
     assert_eq!(c.hear(foreign).await, Answer::Ack);
     assert!(c.notifier.received().is_empty());
+}
+
+#[tokio::test]
+async fn a_bare_completion_with_and_without_z_is_notified_once() {
+    let c = consumer();
+    for end in ["", "Z"] {
+        let bare = format!(
+            r#"{{"event_type":"task.completed","task_id":"t-1","timestamp":"2026-11-21T02:08:47.911595{end}"}}"#
+        );
+        assert_eq!(c.hear(bare).await, Answer::Ack);
+    }
+    assert_eq!(c.notifier.received().len(), 1);
 }
 
 /// A handler whose notifications go through a circuit that opens after one failure, for 5 s.

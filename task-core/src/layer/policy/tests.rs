@@ -323,3 +323,25 @@ async fn one_call_is_observed_once_with_all_its_attempts() {
     assert!(seen[0].elapsed > TIMEOUT, "attempts and pauses count");
     assert_eq!(seen[1].elapsed, TIMEOUT);
 }
+
+#[tokio::test(start_paused = true)]
+async fn retries_end_with_their_budget_and_the_first_attempt_never_does() {
+    let policy = Policy {
+        retry: RetryPolicy {
+            attempts: 2,
+            first_pause: Duration::from_millis(1),
+            longest_pause: Duration::from_millis(1),
+        },
+        budget: Some(Arc::default()),
+        ..policy()
+    };
+    const CALLS: usize = 100;
+    let script = Script::failing(&[ErrorKind::Unavailable; 2 * CALLS]);
+    for _ in 0..CALLS {
+        let failed = script.run(&policy, CallKind::IdempotentWrite).await;
+        failed.expect_err("the script only fails");
+    }
+    // A fifth of the calls, and the ten that were saved up; the pauses are too short to add any.
+    let retries = script.made() - CALLS;
+    assert!((28..=31).contains(&retries), "{retries} retries");
+}

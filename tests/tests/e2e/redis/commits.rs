@@ -164,7 +164,7 @@ async fn each_operation_is_one_round_trip() {
         let outside = |name: &str| counts.get(name).copied().unwrap_or_default();
         assert_eq!(outside("evalsha"), 4, "{counts:?}");
         assert_eq!(
-            (outside("ping"), outside("xrange"), outside("eval")),
+            (outside("setrange"), outside("xrange"), outside("eval")),
             (1, 1, 0)
         );
         // One of ours, and one for each key that a script loads.

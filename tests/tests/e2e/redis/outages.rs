@@ -27,7 +27,7 @@ async fn durable_server() -> RedisServer {
 
 /// Short limits, so that an outage is noticed soon.
 fn impatient(server: &RedisServer, layout: RedisLayout) -> RedisConfig {
-    let mut config = RedisConfig::new(&server.url(), layout).unwrap();
+    let mut config = RedisConfig::new(&server.url(), layout);
     config.connect_timeout = Duration::from_millis(300);
     config.response_timeout = Duration::from_millis(500);
     config

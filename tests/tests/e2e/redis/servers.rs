@@ -46,6 +46,53 @@ async fn a_server_that_becomes_a_replica_is_unavailable_until_it_is_none() {
 }
 
 #[tokio::test]
+async fn a_server_that_refuses_writes_fails_the_check_and_says_why() {
+    let (master, server) = (RedisServer::start().await, RedisServer::start().await);
+    let port = master.port().to_string();
+    for layout in BOTH {
+        let store = super::store(&server.url(), layout).await;
+        // A task may have any name, also that of the probe.
+        put(&store, "probe", "x", WriteMode::Overwrite)
+            .await
+            .unwrap();
+        for (refuse, accept, code) in [
+            (
+                &["REPLICAOF", "127.0.0.1", &port][..],
+                &["REPLICAOF", "NO", "ONE"][..],
+                "READONLY",
+            ),
+            (
+                &["CONFIG", "SET", "maxmemory", "1"],
+                &["CONFIG", "SET", "maxmemory", "0"],
+                "OOM",
+            ),
+            (
+                &["CONFIG", "SET", "min-replicas-to-write", "1"],
+                &["CONFIG", "SET", "min-replicas-to-write", "0"],
+                "NOREPLICAS",
+            ),
+        ] {
+            store.check().await.unwrap();
+            server.command(refuse).await;
+            let error = store.check().await.expect_err(code);
+            assert!(error.to_string().contains(code), "{error}");
+            let refused = put(&store, "8", "x", WriteMode::Overwrite).await;
+            refused.expect_err("what the check says is true of writes");
+            server.command(accept).await;
+        }
+        put(&store, "probe", "x", WriteMode::Overwrite)
+            .await
+            .unwrap();
+        store.check().await.unwrap();
+        assert_eq!(value(&store, "probe").await.as_deref(), Some("x"));
+        server.command(&["FLUSHALL"]).await;
+        store.check().await.unwrap();
+        let keys = server.command(&["DBSIZE"]).await;
+        assert_eq!(redis::from_redis_value::<u64>(keys).unwrap(), 0);
+    }
+}
+
+#[tokio::test]
 async fn a_cluster_is_refused_with_the_reason() {
     let options = RedisOptions {
         lines: vec!["cluster-enabled yes".to_owned()],
@@ -157,7 +204,7 @@ async fn tls_trusts_the_given_authority_and_nobody_else() {
 
     for stranger in [encrypted(&open, None), encrypted(&open, authority(&mutual))] {
         let error = cause(refused(&stranger).await);
-        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     }
     let without = encrypted(&mutual, authority(&mutual));
     assert_eq!(
@@ -174,8 +221,9 @@ async fn tls_trusts_the_given_authority_and_nobody_else() {
 
     let missing = encrypted(&open, Some("no-such.pem".into()));
     let error = refused(&missing).await;
-    assert!(matches!(error, OpenError::File { .. }), "{error}");
-    assert!(error.to_string().contains("no-such.pem"), "{error}");
+    assert!(matches!(error, OpenError::Config(_)), "{error}");
+    let problem = "ca_file cannot use no-such.pem";
+    assert!(error.to_string().contains(problem), "{error}");
 }
 
 #[tokio::test]

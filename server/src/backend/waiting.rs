@@ -1,0 +1,192 @@
+//! Waits at the start for what the service cannot do without.
+//!
+//! Everything that is started together begins in any order: a server that is not there yet is waited
+//! for, up to one limit for all of them. What time cannot heal, such as a wrong password, is refused at
+//! once.
+
+use std::error::Error;
+use std::fmt;
+use std::time::Duration;
+
+use task_core::ports::{ErrorKind, PortError};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::app::StartError;
+
+/// Pause between two attempts.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How long an attempt may go on before the reader is told what it waits for.
+const QUIET: Duration = Duration::from_millis(500);
+
+/// What is waited for, in the words of who configured it.
+#[derive(Debug, Clone)]
+pub(super) struct Needed {
+    /// What it is.
+    pub(super) name: &'static str,
+    /// Where it should be, without a password.
+    pub(super) address: String,
+    /// The configuration key that says so.
+    pub(super) key: &'static str,
+}
+
+impl fmt::Display for Needed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at {} ({})", self.name, self.address, self.key)
+    }
+}
+
+/// An attempt that failed.
+#[derive(Debug)]
+pub(super) enum Missed {
+    /// Another one may succeed.
+    Now(Box<dyn Error + Send + Sync>),
+    /// No later one will.
+    ForGood(StartError),
+}
+
+impl Missed {
+    /// What a failed call of a port says of the next one.
+    pub(super) fn of(error: PortError, refused: impl FnOnce(PortError) -> StartError) -> Self {
+        let passes = matches!(
+            error.kind(),
+            ErrorKind::Unavailable | ErrorKind::Timeout | ErrorKind::Throttled
+        );
+        match passes {
+            true => Self::Now(Box::new(error)),
+            false => Self::ForGood(refused(error)),
+        }
+    }
+}
+
+/// The time that is left for everything that is waited for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Patience {
+    limit: Duration,
+    until: Instant,
+}
+
+impl Patience {
+    /// From now on.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self {
+            limit,
+            until: Instant::now() + limit,
+        }
+    }
+
+    /// Tries until it succeeds, until it cannot any more, or until the time is over.
+    pub(super) async fn until<T>(
+        self,
+        needed: Needed,
+        mut attempt: impl AsyncFnMut() -> Result<T, Missed>,
+    ) -> Result<T, StartError> {
+        let mut told = false;
+        let mut last = None;
+        while let Ok(tried) = self.attempt(&needed, &mut told, attempt()).await {
+            match tried {
+                Ok(found) => return Ok(found),
+                Err(Missed::ForGood(error)) => return Err(error),
+                Err(Missed::Now(error)) => {
+                    tracing::debug!(%error, "{needed} is not there yet");
+                    last = Some(error);
+                }
+            }
+            self.tell(&needed, &mut told);
+            if Instant::now() + PAUSE >= self.until {
+                break;
+            }
+            sleep(PAUSE).await;
+        }
+        Err(StartError::Missing {
+            needed: needed.to_string(),
+            limit: self.limit,
+            source: last,
+        })
+    }
+
+    /// One attempt, of which the reader hears if it takes its time; an error at the end of all time.
+    async fn attempt<T>(
+        self,
+        needed: &Needed,
+        told: &mut bool,
+        attempt: impl Future<Output = T>,
+    ) -> Result<T, tokio::time::error::Elapsed> {
+        let mut attempt = std::pin::pin!(attempt);
+        let quiet = self.until.min(Instant::now() + QUIET);
+        if let Ok(tried) = timeout_at(quiet, attempt.as_mut()).await {
+            return Ok(tried);
+        }
+        self.tell(needed, told);
+        timeout_at(self.until, attempt).await
+    }
+
+    fn tell(self, needed: &Needed, told: &mut bool) {
+        if !std::mem::replace(told, true) {
+            let limit_ms = self.limit.as_millis();
+            tracing::warn!(limit_ms, "waiting for {needed}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::chain;
+
+    fn needed() -> Needed {
+        Needed {
+            name: "redis",
+            address: "127.0.0.1:6379".to_owned(),
+            key: "redis_url",
+        }
+    }
+
+    fn missed(kind: ErrorKind) -> Missed {
+        let error = PortError::new(kind, "redis", "open").context("not there");
+        Missed::of(error, StartError::Unfit)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_later_is_waited_for() {
+        let began = Instant::now();
+        let patience = Patience::new(Duration::from_secs(30));
+        let found = patience.until(needed(), async || match began.elapsed().as_secs() {
+            0..3 => Err(missed(ErrorKind::Unavailable)),
+            _ => Ok(7),
+        });
+        assert_eq!(found.await.expect("it came"), 7);
+        assert!(began.elapsed() < Duration::from_secs(4));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_comes_is_named_with_its_address_its_key_and_the_last_reason() {
+        let began = Instant::now();
+        let patience = Patience::new(Duration::from_secs(30));
+        let never = patience.until(needed(), async || {
+            Err::<(), _>(missed(ErrorKind::Unavailable))
+        });
+        let error = never.await.expect_err("it never comes");
+        assert_eq!(
+            chain(&error),
+            "no redis at 127.0.0.1:6379 (redis_url) within 30000 ms: \
+             redis open: unavailable: not there"
+        );
+        assert!(began.elapsed() <= Duration::from_secs(30));
+        let silent = patience.until(needed(), std::future::pending::<Result<(), Missed>>);
+        let error = silent.await.expect_err("it never answers");
+        assert!(chain(&error).ends_with("within 30000 ms"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_time_cannot_heal_is_not_waited_for() {
+        let began = Instant::now();
+        for kind in [ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Invalid] {
+            let patience = Patience::new(Duration::from_secs(30));
+            let refused = patience.until(needed(), async || Err::<(), _>(missed(kind)));
+            let error = refused.await.expect_err("it is refused");
+            assert!(matches!(error, StartError::Unfit(_)), "{error}");
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+}
