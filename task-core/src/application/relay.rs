@@ -21,7 +21,6 @@
 //! Events of one key come in their order from each page and from page to page; of different keys
 //! nothing is assumed.
 
-mod episode;
 mod finished;
 mod hand;
 mod passed;

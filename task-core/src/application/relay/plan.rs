@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::episode::Episode;
 use super::finished::Finished;
 use super::hand::{Hand, IN_HAND};
 use super::reading::{PAGE, Reader, Reading};
 use super::right::Right;
 use super::{FLUSH, RelayReport};
+use crate::episode::Episode;
 use crate::ports::{Event, PendingEvent, PendingId, PortError};
 
 /// How long the last settlement may take when the relay is stopped, after the last publication.
