@@ -59,8 +59,6 @@ pub(crate) enum Failure {
     Unsupported(String),
     #[error("{0}")]
     Conflict(String),
-    #[error("{0}")]
-    Invalid(String),
 }
 
 /// An answer over HTTP other than success.
@@ -154,7 +152,7 @@ impl Failure {
             Self::Missing(_) => new(ErrorKind::NotFound),
             Self::Unsupported(_) => new(ErrorKind::Unsupported),
             Self::Conflict(_) => new(ErrorKind::Conflict),
-            Self::Header(_) | Self::Invalid(_) => new(ErrorKind::Invalid),
+            Self::Header(_) => new(ErrorKind::Invalid),
         }
     }
 }
@@ -192,11 +190,12 @@ fn meaning(status: &Status) -> (ErrorKind, Opening) {
         Code::Unauthenticated | Code::PermissionDenied => (ErrorKind::Denied, Nothing),
         Code::NotFound => (ErrorKind::NotFound, Nothing),
         Code::AlreadyExists => (ErrorKind::Conflict, Nothing),
-        // A component that the resources do not name; an operator may still add it.
-        Code::InvalidArgument if message.contains("is not found") => (ErrorKind::NotFound, Nothing),
+        // A component that is not there, or none of its kind; an operator may still add it.
+        Code::InvalidArgument if message.contains("is not found") => {
+            (ErrorKind::Unavailable, Nothing)
+        }
+        Code::FailedPrecondition => (ErrorKind::Unavailable, Nothing),
         Code::InvalidArgument => (ErrorKind::Invalid, Nothing),
-        // No component of that kind is there at all.
-        Code::FailedPrecondition => (ErrorKind::NotFound, Nothing),
         Code::Unimplemented => (ErrorKind::Unsupported, Nothing),
         // A call that this sidecar does not know is taken for one that an app is meant to answer.
         Code::Unknown if message.contains("dapr-callee-app-id or dapr-app-id not found") => {

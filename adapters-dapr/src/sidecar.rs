@@ -170,6 +170,12 @@ impl Sidecar {
             .map_err(|failure| failure.into_port("metadata"))
     }
 
+    /// Says whether the sidecar's own side is ready.
+    pub(crate) async fn check(&self) -> Result<(), PortError> {
+        let healthy = self.http.healthy().await;
+        healthy.map_err(|failure| failure.into_port("check"))
+    }
+
     /// Makes one call over gRPC within the usual limit.
     ///
     /// # Cancel safety
@@ -195,11 +201,6 @@ impl Sidecar {
             Ok(Err(status)) => Err(Failure::status(status, effect)),
             Err(_) => Err(Failure::NoAnswer { limit, effect }),
         }
-    }
-
-    /// The client for what has no single answer.
-    pub(crate) fn grpc(&self) -> Grpc {
-        self.grpc.clone()
     }
 
     /// The client for what the sidecar offers over HTTP alone.

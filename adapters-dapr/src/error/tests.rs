@@ -37,7 +37,7 @@ const STATUSES: &[(Code, &str, Meaning)] = {
         (
             Code::InvalidArgument,
             "pubsub x is not found",
-            (NotFound, Never, NotApplied),
+            (Unavailable, Maybe, NotApplied),
         ),
         (Code::DeadlineExceeded, "", (Timeout, Maybe, Unknown)),
         (Code::NotFound, "", (NotFound, Never, NotApplied)),
@@ -54,7 +54,11 @@ const STATUSES: &[(Code, &str, Meaning)] = {
             (Invalid, Never, NotApplied),
         ),
         (Code::ResourceExhausted, "", (Throttled, Maybe, NotApplied)),
-        (Code::FailedPrecondition, "", (NotFound, Never, NotApplied)),
+        (
+            Code::FailedPrecondition,
+            "",
+            (Unavailable, Maybe, NotApplied),
+        ),
         // A conflict only after a second look, and that is the state store's.
         (
             Code::Aborted,

@@ -62,6 +62,6 @@ fn a_sidecar_shows_no_token() {
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let config = SidecarConfig::from_env_vars(variables).expect("valid");
     let sidecar = Sidecar::new(config, SidecarOptions::default()).expect("no connection is made");
-    let shown = format!("{sidecar:?} {:?} {:?}", sidecar.http(), sidecar.grpc());
+    let shown = format!("{sidecar:?} {:?} {:?}", sidecar.http(), sidecar.grpc);
     assert!(!shown.contains("hunter"), "{shown}");
 }
