@@ -191,9 +191,7 @@ fn meaning(status: &Status) -> (ErrorKind, Opening) {
         Code::NotFound => (ErrorKind::NotFound, Nothing),
         Code::AlreadyExists => (ErrorKind::Conflict, Nothing),
         // A component that is not there, or none of its kind; an operator may still add it.
-        Code::InvalidArgument if message.contains("is not found") => {
-            (ErrorKind::Unavailable, Nothing)
-        }
+        Code::InvalidArgument if names_no_component(message) => (ErrorKind::Unavailable, Nothing),
         Code::FailedPrecondition => (ErrorKind::Unavailable, Nothing),
         Code::InvalidArgument => (ErrorKind::Invalid, Nothing),
         Code::Unimplemented => (ErrorKind::Unsupported, Nothing),
@@ -219,6 +217,11 @@ fn meaning(status: &Status) -> (ErrorKind, Opening) {
         | Code::Internal
         | Code::Unavailable => (ErrorKind::Unavailable, Open),
     }
+}
+
+/// Says whether the sidecar means that a component is missing.
+fn names_no_component(message: &str) -> bool {
+    message.contains("is not found") || message.contains("failed finding secret store")
 }
 
 /// What an answer over HTTP means.

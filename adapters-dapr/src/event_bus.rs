@@ -15,9 +15,10 @@
 //! [callbacks](crate::callback), for an operator who declares subscriptions.
 //!
 //! Retries, their pauses and dead letters happen in this process, while the sidecar waits: each event in hand
-//! occupies one of the component's workers (`concurrency` of Redis, 10 unless told otherwise), a
-//! partition of Kafka, or all of `pubsub.in-memory`. The number of attempts is forgotten with the process, and the
-//! event is not.
+//! occupies one of the component's workers (`concurrency` of Redis, 10 unless told otherwise) or a partition
+//! of Kafka, whose other keys wait. The number of attempts is forgotten with the process, and the event is not.
+//! `pubsub.in-memory` keeps nothing for anybody: its events are taken from it at once, and are gone with the
+//! process.
 //!
 //! *Source:* daprd and components-contrib 1.16, `pkg/runtime/subscription`, `pkg/runtime/pubsub/streamer`.
 
@@ -46,7 +47,7 @@ use crate::sidecar::Sidecar;
 use intake::Sharing;
 use publisher::Publisher;
 use stream::{Open, Source};
-use subscription::InHand;
+use subscription::{Answering, InHand};
 
 /// Deliveries on their way to a subscription; each waits for its answer anyway.
 const MAX_ON_THE_WAY: usize = 16;
@@ -115,8 +116,18 @@ impl Kind {
         use BusCapability::{CompetingConsumers, DeadLetter, OrderedPerKey};
         match self {
             Self::Redis => &[DeadLetter, CompetingConsumers],
-            Self::Kafka => &[OrderedPerKey, DeadLetter, CompetingConsumers],
+            // Replicas share a group, each beside its own sidecar; a sidecar subscribes to a topic once.
+            Self::Kafka => &[OrderedPerKey, DeadLetter],
             Self::InMemory | Self::Other => &[DeadLetter],
+        }
+    }
+
+    /// When the sidecar is told that an event is done with.
+    fn answering(self) -> Answering {
+        match self {
+            Self::Redis | Self::Kafka | Self::Other => Answering::WhenDone,
+            // It hands out one event at a time, lets publishers wait meanwhile, and keeps nothing.
+            Self::InMemory => Answering::AtOnce,
         }
     }
 
@@ -267,7 +278,7 @@ impl EventBus for DaprEventBus {
             topic: subscription.topic.clone(),
         };
         let open = self.open_stream(&source).await.map_err(refused)?;
-        let in_hand = InHand::new(subscription, receiver);
+        let in_hand = InHand::new(subscription, receiver, self.kind.answering());
         let publisher = self.publisher.clone();
         Ok(Background::spawn("dapr subscription", |stop| async move {
             let streaming = async {

@@ -39,6 +39,11 @@ const STATUSES: &[(Code, &str, Meaning)] = {
             "pubsub x is not found",
             (Unavailable, Maybe, NotApplied),
         ),
+        (
+            Code::InvalidArgument,
+            "failed finding secret store with key x",
+            (Unavailable, Maybe, NotApplied),
+        ),
         (Code::DeadlineExceeded, "", (Timeout, Maybe, Unknown)),
         (Code::NotFound, "", (NotFound, Never, NotApplied)),
         (Code::AlreadyExists, "", (Conflict, Never, NotApplied)),

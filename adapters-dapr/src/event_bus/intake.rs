@@ -48,6 +48,8 @@ pub(crate) enum Answerer {
     Stream(String, mpsc::UnboundedSender<(String, Reply)>),
     /// To the callback that waits for it.
     Callback(oneshot::Sender<Reply>),
+    /// Nowhere: it was given before.
+    Given,
 }
 
 impl Answerer {
@@ -56,7 +58,14 @@ impl Answerer {
         match self {
             Self::Stream(id, replies) => drop(replies.send((id, reply))),
             Self::Callback(waiting) => drop(waiting.send(reply)),
+            Self::Given => {}
         }
+    }
+
+    /// Answers now, and not again.
+    pub(super) fn now(self, reply: Reply) -> Self {
+        self.answer(reply);
+        Self::Given
     }
 }
 

@@ -24,21 +24,36 @@ const MAX_IN_HAND: usize = 1024;
 
 type Content = (Box<str>, Bytes);
 
+/// When the sidecar is told that an event is done with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answering {
+    /// When it is: what is interrupted comes again.
+    WhenDone,
+    /// When it is in hand: what is interrupted is lost.
+    AtOnce,
+}
+
 /// The deliveries of one subscription.
 #[derive(Debug)]
 pub(super) struct InHand {
     subscription: Subscription,
     incoming: mpsc::Receiver<Incoming>,
+    answering: Answering,
     waiting: HashMap<u64, (Content, Answerer)>,
     by_content: HashMap<Content, u64>,
     next_place: u64,
 }
 
 impl InHand {
-    pub(super) fn new(subscription: Subscription, incoming: mpsc::Receiver<Incoming>) -> Self {
+    pub(super) fn new(
+        subscription: Subscription,
+        incoming: mpsc::Receiver<Incoming>,
+        answering: Answering,
+    ) -> Self {
         Self {
             subscription,
             incoming,
+            answering,
             waiting: HashMap::new(),
             by_content: HashMap::new(),
             next_place: 0,
@@ -89,6 +104,10 @@ impl InHand {
 
     fn take(&mut self, dispatcher: &mut Dispatcher<u64>, incoming: Incoming) {
         let Incoming { message, answer } = incoming;
+        let answer = match self.answering {
+            Answering::WhenDone => answer,
+            Answering::AtOnce => answer.now(Reply::Success),
+        };
         let content = payload::content(message);
         if content.1.len() > Event::MAX_PAYLOAD_BYTES {
             tracing::error!(
