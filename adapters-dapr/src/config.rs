@@ -18,6 +18,7 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use task_core::ports::Secret;
 use url::Url;
 
 /// The sidecar's HTTP port unless the environment says otherwise.
@@ -26,9 +27,9 @@ pub const DEFAULT_HTTP_PORT: u16 = 3500;
 /// The sidecar's gRPC port unless the environment says otherwise.
 pub const DEFAULT_GRPC_PORT: u16 = 50001;
 
-/// A secret that one side of the sidecar shows to the other; never printed.
+/// A secret that one side of the sidecar shows to the other; never printed, wiped when dropped.
 #[derive(Clone)]
-pub struct Token(Box<str>);
+pub struct Token(Secret);
 
 impl Token {
     /// Longest token, in bytes.
@@ -37,7 +38,13 @@ impl Token {
     /// The token itself, for a header and for nothing else.
     #[must_use]
     pub fn expose(&self) -> &str {
-        &self.0
+        self.0.expose()
+    }
+
+    /// Compares in a time that depends on the lengths only, never on the content.
+    #[must_use]
+    pub fn matches(&self, candidate: &str) -> bool {
+        self.0.matches(candidate)
     }
 }
 
@@ -234,7 +241,8 @@ fn token(text: &str) -> Result<Token, String> {
     if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err("a token has visible ASCII characters only".to_owned());
     }
-    Ok(Token(text.into()))
+    let secret = Secret::new(text).ok_or("a token is not empty")?;
+    Ok(Token(secret))
 }
 
 #[cfg(test)]
@@ -279,6 +287,8 @@ mod tests {
         let exposed = |token: &Option<Token>| token.as_ref().map(|t| t.expose().to_owned());
         assert_eq!(exposed(&config.api_token).as_deref(), Some("ours"));
         assert_eq!(exposed(&config.app_token).as_deref(), Some("theirs"));
+        let app_token = config.app_token.expect("it is set");
+        assert!(app_token.matches("theirs") && !app_token.matches("their"));
     }
 
     #[test]

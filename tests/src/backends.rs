@@ -3,6 +3,7 @@
 //! A new adapter is one more row. A row states what its adapter declares, so that a capability that
 //! gets lost is a failure and not a case that no longer runs.
 
+pub mod dapr;
 mod embedded;
 mod http;
 mod kafka;
@@ -21,6 +22,7 @@ use crate::conformance::notifier::NotifierBackend;
 use crate::conformance::secret_store::SecretStoreBackend;
 use crate::conformance::state_store::StateStoreBackend;
 
+pub use dapr::DAPR_TABLE;
 pub use embedded::{EmbeddedBackends, PublishingBackends};
 pub use http::HttpNotifiers;
 pub use kafka::KafkaEventBuses;

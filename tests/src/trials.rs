@@ -7,7 +7,9 @@ use futures_util::future::join_all;
 use libtest_mimic::{Failed, Trial};
 use task_core::ports::CapabilitySet;
 
-use crate::backends::{EventBusRow, NotifierRow, Receiver, SecretStoreRow, StateStoreRow, TABLE};
+use crate::backends::{
+    EventBusRow, NotifierRow, Receiver, Row, SecretStoreRow, StateStoreRow, TABLE,
+};
 use crate::broken::{self, Broken, Check};
 use crate::conformance::state_store::refusals;
 use crate::conformance::{Failure, Verdict, event_bus, notifier, secret_store, state_store};
@@ -16,8 +18,14 @@ use crate::model::{self, Effort};
 /// Every row of the table against every case of its ports, and against the model.
 #[must_use]
 pub fn of_table() -> Vec<Trial> {
+    of_rows(TABLE)
+}
+
+/// These rows against every case of the ports that they have.
+#[must_use]
+pub fn of_rows(rows: &[Row]) -> Vec<Trial> {
     let mut trials = Vec::new();
-    for row in TABLE {
+    for row in rows {
         if let Some(store) = row.state_store {
             trials.extend(of_state_store(row.name, store));
         }
@@ -32,6 +40,23 @@ pub fn of_table() -> Vec<Trial> {
         }
     }
     trials
+}
+
+/// A case that a bus is known not to keep, named `<backend>::event_bus::does_not_keep::<case>`.
+///
+/// # Panics
+/// If there is no such case.
+#[must_use]
+pub fn of_case_not_kept(name: &str, row: EventBusRow, case: &str, why: &'static str) -> Trial {
+    let found = event_bus::case(case);
+    let case = found.unwrap_or_else(|| panic!("there is no case {case}"));
+    let named = format!("{name}::event_bus::does_not_keep::{}", case.name);
+    trial(named, move || async move {
+        match event_bus::run(case, (row.fresh)()).await {
+            Err(_) => Ok(()),
+            Ok(()) => Err(Failure::new(format!("it is kept, although {why}"))),
+        }
+    })
 }
 
 /// The trials of one state store, named `<backend>::state_store::<case>`.

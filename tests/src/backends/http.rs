@@ -60,13 +60,14 @@ async fn notify(
     StatusCode::OK
 }
 
-#[async_trait]
-impl NotifierBackend for HttpNotifiers {
-    async fn open(&self) -> Result<Arc<dyn Notifier>, Failure> {
-        let failed = |error: &dyn std::error::Error| Failure::new(error.to_string());
-        let listener = TcpListener::bind("127.0.0.1:0").await;
-        let listener = listener.map_err(|error| failed(&error))?;
-        let address = listener.local_addr().map_err(|error| failed(&error))?;
+impl HttpNotifiers {
+    /// Starts the receiver alone and answers its port of loopback.
+    ///
+    /// # Errors
+    /// There is no port.
+    pub(super) async fn listen(&self) -> Result<u16, Failure> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let port = listener.local_addr()?.port();
         let router = Router::new()
             .route("/notify", post(notify))
             .with_state(Arc::clone(&self.receiver));
@@ -76,7 +77,16 @@ impl NotifierBackend for HttpNotifiers {
             serving.await.expect("the receiver serves");
         });
         *self.serving.lock().await = Some(serving);
-        let config = HttpConfig::new(&format!("http://{address}"));
+        Ok(port)
+    }
+}
+
+#[async_trait]
+impl NotifierBackend for HttpNotifiers {
+    async fn open(&self) -> Result<Arc<dyn Notifier>, Failure> {
+        let failed = |error: &dyn std::error::Error| Failure::new(error.to_string());
+        let port = self.listen().await?;
+        let config = HttpConfig::new(&format!("http://127.0.0.1:{port}"));
         let config = config.map_err(|error| failed(&error))?;
         let notifier = HttpNotifier::new(config).map_err(|error| failed(&error))?;
         Ok(Arc::new(notifier))

@@ -75,6 +75,16 @@ impl Supervised {
         assert!(sent, "cannot send {name} to {}:\n{}", self.id, self.log());
     }
 
+    /// Stops it from doing anything, and waits until the last of its threads has noticed.
+    pub(super) fn pause(&self) {
+        self.signal("STOP");
+        let deadline = Instant::now() + DEADLINE;
+        while !is_paused(self.id) {
+            assert!(Instant::now() < deadline, "{} does not stop", self.id);
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
     /// Kills it, paused or not, and waits until it is gone. Its directory stays.
     pub(super) fn kill(&mut self) {
         if self.is_running() {
@@ -144,13 +154,22 @@ pub(super) fn children(id: u32) -> Vec<u32> {
 
 /// Whether a process is gone, or is a zombie that nobody has waited for.
 pub(super) fn has_ended(id: u32) -> bool {
-    let state = fs::read_to_string(format!("/proc/{id}/stat"));
+    let state = state(Path::new(&format!("/proc/{id}/stat")));
+    state.is_none_or(|state| matches!(state, 'Z' | 'X'))
+}
+
+/// Whether every thread of a process is stopped.
+fn is_paused(id: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{id}/task"));
+    let mut threads = threads.into_iter().flatten().flatten();
+    threads.all(|thread| state(&thread.path().join("stat")).is_none_or(|state| state == 'T'))
+}
+
+/// The letter for the state of a process or a thread; `None` if it is gone.
+fn state(stat: &Path) -> Option<char> {
+    let line = fs::read_to_string(stat).ok()?;
     // The name before it may hold anything.
-    state.map_or(true, |line| {
-        line.rsplit(") ")
-            .next()
-            .is_some_and(|rest| rest.starts_with(['Z', 'X']))
-    })
+    line.rsplit(") ").next()?.chars().next()
 }
 
 #[cfg(test)]

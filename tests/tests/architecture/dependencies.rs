@@ -44,6 +44,26 @@ pub(crate) fn core_knows_no_io(tree: &str) -> Violations {
     violations
 }
 
+/// Clients of a backend that a build for Dapr must not have.
+const BACKENDS: &[&str] = &[
+    "rdkafka",
+    "rdkafka-sys",
+    "redis",
+    "rusqlite",
+    "tokio-postgres",
+];
+
+/// Clients of a backend in `cargo tree --prefix none --format {p}` of the adapters for Dapr.
+pub(crate) fn dapr_knows_no_backend(tree: &str) -> Violations {
+    let names = tree
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    let found = names.filter(|name| BACKENDS.contains(name) || *name == "adapters-direct");
+    found
+        .map(|name| format!("adapters-dapr depends on {name}"))
+        .collect()
+}
+
 /// Dependencies between workspace members, each with those that it may have.
 ///
 /// `members` maps each member to what it depends on.

@@ -135,6 +135,16 @@ fn the_core_knows_no_io_library() {
 }
 
 #[test]
+fn the_dapr_side_has_no_client_of_a_backend() {
+    let package = "adapters-dapr";
+    let tree = cargo(&[
+        "tree", "-p", package, "-e", "normal", "--prefix", "none", "--format", "{p}",
+    ]);
+    assert!(tree.contains("dapr v"), "{tree}");
+    none(&dependencies::dapr_knows_no_backend(&tree));
+}
+
+#[test]
 fn dependencies_point_to_the_core_and_nothing_depends_on_the_tests() {
     let metadata = cargo(&["metadata", "--no-deps", "--format-version", "1"]);
     let metadata = serde_json::from_str(&metadata).unwrap();

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::dependencies::{core_knows_no_io, layers_point_inwards};
+use crate::dependencies::{core_knows_no_io, dapr_knows_no_backend, layers_point_inwards};
 use crate::promises::{every_case_is_promised, every_must_names_a_case, promises};
 use crate::rules::{
     Rule, adapter_folders_are_alike, file_is_short, functions_are_short, has_code,
@@ -129,6 +129,15 @@ fn an_io_library_or_more_of_tokio_in_the_core_is_caught() {
     assert_eq!(
         found,
         ["task-core depends on mio", "task-core uses net of tokio"]
+    );
+}
+
+#[test]
+fn a_client_of_a_backend_on_the_dapr_side_is_caught() {
+    let tree = "adapters-dapr v0.1.0\ntask-core v0.1.0\nredis v1.8.1\nredis-protocol v6.0.0 (*)";
+    assert_eq!(
+        dapr_knows_no_backend(tree),
+        ["adapters-dapr depends on redis"]
     );
 }
 

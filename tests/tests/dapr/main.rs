@@ -1,4 +1,4 @@
-//! The real Dapr as a fixture, until the Dapr backend needs it in every run.
+//! The real Dapr as a fixture, and the adapters on it, until the Dapr backend needs it in every run.
 //!
 //! Cargo runs it when it is named: `cargo test -p task-tests --all-features --test dapr`. It builds Dapr on
 //! first use, which takes ten minutes.
@@ -7,5 +7,6 @@
     reason = "a test ends at the first surprise, and its name says what it shows"
 )]
 
+mod adapters;
 mod app;
 mod stack;

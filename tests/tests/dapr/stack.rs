@@ -157,7 +157,7 @@ async fn the_self_hosted_resources_deliver_again_what_the_app_could_not_take() {
     let second = app.next("/events/task-events").await.json();
     assert_eq!(first["data"], event);
     assert_eq!(first["id"], second["id"]);
-    let dead = server.command(&["EXISTS", "task-events-dead-letter"]).await;
+    let dead = server.command(&["EXISTS", "task-events.dead"]).await;
     assert_eq!(dead, ::redis::Value::Int(0));
 
     let metadata = sidecar.send("GET", "/v1.0/metadata", &[], "").await.json();

@@ -61,6 +61,14 @@ impl Subject {
         Ok(self.bus.publish(&event(key, name)).await?)
     }
 
+    /// What was heard, in an order that can be compared: its own if the bus declares one.
+    fn comparable(&self, mut payloads: Vec<Bytes>) -> Vec<Bytes> {
+        if !self.bus.capabilities().has(OrderedPerKey) {
+            payloads.sort();
+        }
+        payloads
+    }
+
     async fn publish_all(&self, key: &str, names: &[&str]) -> Verdict {
         for name in names {
             self.publish(key, name).await?;

@@ -19,7 +19,7 @@ pub async fn a_new_group_starts_where_it_is_told(subject: Subject) -> Verdict {
     subject.publish_all("k", &["a", "b"]).await?;
     let mut first =
         Listener::acknowledging(&subject, subscription("first", StartAt::Beginning)).await?;
-    let heard = first.hear_many(2).await?;
+    let heard = subject.comparable(first.hear_many(2).await?);
     ensure_eq!(heard, payloads(&["a", "b"]), "from the beginning");
     first.stop().await?;
     subject.publish("k", "c").await?;
@@ -30,14 +30,14 @@ pub async fn a_new_group_starts_where_it_is_told(subject: Subject) -> Verdict {
     let mut stranger = Listener::acknowledging(&subject, subscription("stranger", unknown)).await?;
     let mut late = Listener::acknowledging(&subject, subscription("late", StartAt::End)).await?;
     subject.publish("k", "d").await?;
-    let heard = heir.hear_many(2).await?;
+    let heard = subject.comparable(heir.hear_many(2).await?);
     ensure_eq!(heard, payloads(&["c", "d"]), "where the other stands");
     ensure_eq!(late.hear().await?.payload, payload("d"), "from the end");
     let heard = stranger.hear().await?.payload;
     ensure_eq!(heard, payload("d"), "where nobody stands");
 
     let mut first = Listener::acknowledging(&subject, subscription("first", StartAt::End)).await?;
-    let heard = first.hear_many(2).await?;
+    let heard = subject.comparable(first.hear_many(2).await?);
     ensure_eq!(heard, payloads(&["c", "d"]), "the other group itself");
     for listener in [first, heir, stranger, late] {
         listener.stop().await?;
@@ -58,7 +58,7 @@ pub async fn a_group_goes_on_where_it_stopped(subject: Subject) -> Verdict {
     ] {
         subject.publish_all("k", &names).await?;
         let mut listener = Listener::acknowledging(&subject, subscription("g", start)).await?;
-        let heard = listener.hear_many(2).await?;
+        let heard = subject.comparable(listener.hear_many(2).await?);
         ensure_eq!(heard, payloads(&names), "after subscribing again");
         listener.hears_only_a_mark(&subject, names[0]).await?;
         listener.stop().await?;

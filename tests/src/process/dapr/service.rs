@@ -68,7 +68,7 @@ impl Service {
     }
 
     pub(super) fn pause(&self) {
-        self.server.signal("STOP");
+        self.server.pause();
     }
 
     pub(super) fn resume(&self) {
