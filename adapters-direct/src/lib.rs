@@ -12,6 +12,8 @@
 mod config;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod episode;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "kafka")]

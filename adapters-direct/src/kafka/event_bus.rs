@@ -1,14 +1,17 @@
 //! The event bus in Kafka.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, WeakShared};
 use task_core::background::Background;
 use task_core::ports::{
     BusCapability, CapabilitySet, Event, EventBus, EventHandler, PortError, Subscription,
 };
 use tokio::time::timeout;
 
+use super::client::Voice;
 use super::error::{BACKEND, Failure, forbids_topic, port_error};
 use super::producer::{Producer, Record};
 use super::subscription::Subscriber;
@@ -36,9 +39,41 @@ pub(super) struct Brokers {
     pub(super) config: KafkaConfig,
     pub(super) topics: Topics,
     producer: Arc<Producer>,
+    /// The look at the brokers that is under way.
+    looking: Mutex<Option<WeakShared<Look>>>,
+    /// Held by a dead letter that was refused, so that it goes in a batch of its own.
+    pub(super) alone: tokio::sync::Mutex<()>,
 }
 
+/// A look at the brokers, for whoever asks meanwhile.
+type Look = BoxFuture<'static, Result<(), Failure>>;
+
 impl Brokers {
+    /// What all clients of the bus say.
+    pub(super) fn voice(&self) -> &Voice {
+        self.producer.voice()
+    }
+
+    /// Looks at the brokers once for all who ask at the same time.
+    async fn check(self: &Arc<Self>) -> Result<(), Failure> {
+        let look = {
+            let looking = self.looking.lock();
+            let mut looking = looking.unwrap_or_else(PoisonError::into_inner);
+            let under_way = looking.as_ref().and_then(WeakShared::upgrade);
+            match under_way.filter(|look| look.peek().is_none()) {
+                Some(look) => look,
+                None => {
+                    let brokers = Arc::clone(self);
+                    let look = async move { brokers.topics.check().await };
+                    let look = look.boxed().shared();
+                    *looking = look.downgrade();
+                    look
+                }
+            }
+        };
+        look.await
+    }
+
     /// Sends a record to a topic that exists. One that is refused is looked for again next time:
     /// librdkafka would go on refusing by itself until it looks, five minutes later.
     pub(super) async fn send(&self, record: Record<'_>) -> Result<(), Failure> {
@@ -81,6 +116,8 @@ impl KafkaEventBus {
                 topics: Topics::new(&config, Arc::clone(&producer)),
                 producer,
                 config,
+                looking: Mutex::default(),
+                alone: tokio::sync::Mutex::default(),
             }),
         })
     }
@@ -142,7 +179,7 @@ impl EventBus for KafkaEventBus {
     }
 
     async fn check(&self) -> Result<(), PortError> {
-        let checked = self.brokers.topics.check().await;
+        let checked = self.brokers.check().await;
         checked.map_err(|failure| port_error("check", failure))
     }
 }

@@ -192,7 +192,9 @@ impl Subscriber {
     fn note(&mut self, handled: Handled<EntryId>) {
         match handled {
             Handled::Done { place } => self.answers.done.push(place),
-            Handled::Dead { place, delivery } => {
+            Handled::Dead {
+                place, delivery, ..
+            } => {
                 self.answers.dead.push((place, delivery, Burial::First));
             }
             Handled::Again {
