@@ -43,6 +43,7 @@ const QUIET: Duration = Duration::from_secs(2);
 /// What librdkafka says, by its facility, when brokers are away; it goes on trying.
 const OUTAGES: &[&str] = &[
     "FAIL",
+    "GETPID",
     "ERROR",
     "REQTMOUT",
     "TIMEOUT",
