@@ -90,7 +90,7 @@ impl Letter {
             topic: self.topic.as_str(),
             key,
             payload: payload.as_bytes(),
-            headers: Some(self.own_headers(OwnedHeaders::new(), TOO_LARGE)),
+            headers: Some(self.own_headers(&OwnedHeaders::new(), TOO_LARGE)),
         };
         // Even this one may be too large until somebody raises the topic's limit.
         while let Err(TooLarge) = self.write(brokers, unwritten, record.clone()).await {
@@ -142,12 +142,12 @@ impl Letter {
             .origin
             .as_ref()
             .and_then(|origin| origin.headers.clone());
-        let headers = headers.unwrap_or_else(OwnedHeaders::new);
+        let headers = headers.unwrap_or_default();
         Record {
             topic: self.topic.as_str(),
             key: self.key(),
             payload: &self.delivery.payload,
-            headers: Some(self.own_headers(headers, self.reason.as_str())),
+            headers: Some(self.own_headers(&headers, self.reason.as_str())),
         }
     }
 
@@ -163,7 +163,7 @@ impl Letter {
     }
 
     /// The headers with ours behind them; those of an earlier burial are replaced.
-    fn own_headers(&self, before: OwnedHeaders, reason: &str) -> OwnedHeaders {
+    fn own_headers(&self, before: &OwnedHeaders, reason: &str) -> OwnedHeaders {
         let ours = [
             (REASON, reason.to_owned()),
             (TOPIC, self.delivery.topic.to_string()),

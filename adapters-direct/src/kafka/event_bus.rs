@@ -1,10 +1,8 @@
 //! The event bus in Kafka.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, WeakShared};
 use task_core::background::Background;
 use task_core::ports::{
     BusCapability, CapabilitySet, Event, EventBus, EventHandler, PortError, Subscription,
@@ -13,6 +11,7 @@ use tokio::time::timeout;
 
 use super::client::Voice;
 use super::error::{BACKEND, Failure, forbids_topic, port_error};
+use super::look::Looks;
 use super::producer::{Producer, Record};
 use super::subscription::Subscriber;
 use super::topics::Topics;
@@ -39,14 +38,10 @@ pub(super) struct Brokers {
     pub(super) config: KafkaConfig,
     pub(super) topics: Topics,
     producer: Arc<Producer>,
-    /// The look at the brokers that is under way.
-    looking: Mutex<Option<WeakShared<Look>>>,
+    looks: Looks,
     /// Held by a dead letter that was refused, so that it goes in a batch of its own.
     pub(super) alone: tokio::sync::Mutex<()>,
 }
-
-/// A look at the brokers, for whoever asks meanwhile.
-type Look = BoxFuture<'static, Result<(), Failure>>;
 
 impl Brokers {
     /// What all clients of the bus say.
@@ -54,24 +49,13 @@ impl Brokers {
         self.producer.voice()
     }
 
-    /// Looks at the brokers once for all who ask at the same time.
+    /// Looks at the brokers, once for all who ask at the same time.
     async fn check(self: &Arc<Self>) -> Result<(), Failure> {
-        let look = {
-            let looking = self.looking.lock();
-            let mut looking = looking.unwrap_or_else(PoisonError::into_inner);
-            let under_way = looking.as_ref().and_then(WeakShared::upgrade);
-            match under_way.filter(|look| look.peek().is_none()) {
-                Some(look) => look,
-                None => {
-                    let brokers = Arc::clone(self);
-                    let look = async move { brokers.topics.check().await };
-                    let look = look.boxed().shared();
-                    *looking = look.downgrade();
-                    look
-                }
-            }
+        let look = || {
+            let brokers = Arc::clone(self);
+            async move { brokers.topics.check().await }
         };
-        look.await
+        self.looks.share(look).await
     }
 
     /// Sends a record to a topic that exists. One that is refused is looked for again next time:
@@ -116,7 +100,7 @@ impl KafkaEventBus {
                 topics: Topics::new(&config, Arc::clone(&producer)),
                 producer,
                 config,
-                looking: Mutex::default(),
+                looks: Looks::default(),
                 alone: tokio::sync::Mutex::default(),
             }),
         })

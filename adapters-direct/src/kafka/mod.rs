@@ -24,6 +24,7 @@ mod client;
 mod config;
 mod error;
 mod event_bus;
+mod look;
 mod member;
 mod message;
 mod offsets;
