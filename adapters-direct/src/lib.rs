@@ -10,6 +10,8 @@
 
 #[cfg(any(feature = "kafka", feature = "redis"))]
 mod config;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod dead_letter;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(any(feature = "kafka", feature = "redis"))]

@@ -29,6 +29,7 @@ use super::event_bus::Brokers;
 use super::message::Origin;
 use super::partitions::Place;
 use super::producer::Record;
+use crate::dead_letter::{DELIVERIES, OFFSET, REASON, TOPIC};
 use crate::episode::Episode;
 
 /// Pause after the first refusal; it doubles with each further one.
@@ -40,11 +41,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Longest key that a substitute has, in bytes; a longer one is cut off.
 const MAX_KEY_BYTES: usize = 1024;
 
-const REASON: &str = "x-dead-letter-reason";
-const TOPIC: &str = "x-original-topic";
+/// The partition that the event was in.
 const PARTITION: &str = "x-original-partition";
-const OFFSET: &str = "x-original-offset";
-const DELIVERIES: &str = "x-deliveries";
 
 /// Why a substitute lies where an event should.
 const TOO_LARGE: &str = "too large";
