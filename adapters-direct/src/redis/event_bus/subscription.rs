@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use task_core::background::Stop;
 use task_core::dispatch::{Dispatcher, Handled};
-use task_core::ports::{Delivery, Entropy, EventHandler, Subscription};
+use task_core::ports::{Delivery, Entropy, ErrorKind, EventHandler, PortError, Subscription};
 use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -375,7 +375,11 @@ impl Subscriber {
     }
 
     fn warn(&self, failure: Failure) {
-        let error = failure.into_port("receive");
+        self.hindered(&failure.into_port("receive"));
+    }
+
+    /// Says what keeps the subscription from its work, once in a while.
+    fn hindered(&self, error: &PortError) {
         let (topic, group) = (&self.subscription.topic, &self.subscription.group);
         match self.trouble.failed(Instant::now()) {
             Some(unsaid) => {
@@ -394,17 +398,18 @@ impl Subscriber {
         }
     }
 
-    /// Nothing depends on tidying, so its failures are an episode of their own.
+    /// Nothing depends on tidying: what only that is refused is an episode of its own.
     fn tell_of_tidying(&self, tidied: Result<(), Failure>) {
-        let (topic, group) = (&self.subscription.topic, &self.subscription.group);
-        match tidied {
-            Ok(()) => _ = self.untidy.over(Instant::now(), Duration::ZERO),
-            Err(failure) => {
-                let error = failure.into_port("tidy");
-                if self.untidy.failed(Instant::now()).is_some() {
-                    tracing::warn!(%error, %topic, %group, "stream is not tidied");
-                }
-            }
+        let Err(failure) = tidied else {
+            self.untidy.over(Instant::now(), Duration::ZERO);
+            return;
+        };
+        let error = failure.into_port("tidy");
+        if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+            self.hindered(&error);
+        } else if let Some(unsaid) = self.untidy.failed(Instant::now()) {
+            let (topic, group) = (&self.subscription.topic, &self.subscription.group);
+            tracing::warn!(%error, %topic, %group, unsaid, "stream is not tidied");
         }
     }
 
