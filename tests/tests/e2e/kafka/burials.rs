@@ -1,9 +1,8 @@
 //! Dead letters: what they carry, and what happens where the brokers refuse them.
 
-use std::time::Duration;
-
-use adapters_direct::kafka::{KafkaEventBus, MissingTopics};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{
+    AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
+};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::message::Headers as _;
@@ -13,8 +12,10 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use task_core::ports::{Answer, EventBus, Redelivery, Subscription};
 use task_tests::process::KafkaBroker;
+use task_tests::wait::until;
 
-use super::{PATIENCE, bus, config, event, subscription, telling};
+use super::{PATIENCE, bus, event, subscription, telling};
+use crate::logs::Logs;
 
 /// What lies in a dead-letter topic.
 #[derive(Debug)]
@@ -74,7 +75,9 @@ fn administrator(broker: &KafkaBroker) -> AdminClient<DefaultClientContext> {
 async fn topic_with_limit(broker: &KafkaBroker, name: &str, max_bytes: usize) {
     let limit = max_bytes.to_string();
     let topic = NewTopic::new(name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &limit);
-    let created = administrator(broker).create_topics([&topic], &AdminOptions::new());
+    // It answers as long as it lives.
+    let administrator = administrator(broker);
+    let created = administrator.create_topics([&topic], &AdminOptions::new());
     created.await.unwrap().remove(0).unwrap();
 }
 
@@ -179,33 +182,44 @@ async fn a_message_that_is_too_large_for_a_dead_letter_has_a_substitute_and_the_
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_is_refused_holds_back_no_other_key_and_is_written_when_it_may() {
+async fn dead_letters_that_are_refused_hold_back_no_other_key_and_are_written_when_they_may() {
+    let logs = Logs::collect();
     let broker = KafkaBroker::shared().await;
-    for topic in ["refused", "refused.dead"] {
-        broker.create_topic(topic, 1).await;
-    }
-    let mut config = config(broker);
-    config.missing_topics = MissingTopics::Refuse;
-    let bus = KafkaEventBus::open(config).unwrap();
+    broker.create_topic("refused", 1).await;
+    // A compacted topic takes nothing without a key.
+    let dead = NewTopic::new("refused.dead", 1, TopicReplication::Fixed(1));
+    let dead = dead.set("cleanup.policy", "compact");
+    let administrator = administrator(broker);
+    let created = administrator.create_topics([&dead], &AdminOptions::new());
+    created.await.unwrap().remove(0).unwrap();
+    let bus = bus(broker);
     let (handler, mut heard) = telling(|delivery| match &*delivery.payload {
         b"bad" => Answer::Drop,
         _ => Answer::Ack,
     });
     let running = bus.subscribe(subscription("refused", "g"), handler).await;
-    let deleted = administrator(broker);
-    let deleted = deleted.delete_topics(&["refused.dead"], &AdminOptions::new());
-    deleted.await.unwrap().remove(0).unwrap();
-    bus.publish(&event("refused", "k-0", "bad")).await.unwrap();
     for n in 0..20 {
-        let event = event("refused", &format!("k-{n}"), n.to_string());
-        bus.publish(&event).await.unwrap();
+        let (bad, good) = (event("refused", "", "bad"), format!("k-{n}"));
+        bus.publish(&bad).await.unwrap();
+        let good = event("refused", &good, "good");
+        bus.publish(&good).await.unwrap();
     }
-    let others = heard.texts(21).await;
-    assert_eq!(others.iter().filter(|text| *text != "bad").count(), 20);
-    broker.create_topic("refused.dead", 1).await;
-    let letter = dead_letters(broker, "refused.dead", 1).await.remove(0);
-    assert_eq!(letter.payload, b"bad");
-    tokio::time::timeout(Duration::from_secs(30), running.unwrap().stop())
-        .await
-        .expect("nothing is under way");
+    let all = heard.texts(40).await;
+    assert_eq!(all.iter().filter(|text| *text == "good").count(), 20);
+    let told = |text| logs.with(&["refused.dead", text]).len();
+    until("the refusal is told", async || {
+        (told("dead letters are not written") > 0).then_some(())
+    })
+    .await;
+    let healed = AlterConfig::new(ResourceSpecifier::Topic("refused.dead"));
+    let healed = healed.set("cleanup.policy", "delete");
+    let healed = administrator.alter_configs([&healed], &AdminOptions::new());
+    healed.await.unwrap().remove(0).unwrap();
+    for letter in dead_letters(broker, "refused.dead", 20).await {
+        assert_eq!((&*letter.payload, letter.key), (&b"bad"[..], None));
+    }
+    running.unwrap().stop().await;
+    let lines = logs.with(&["refused.dead"]);
+    assert_eq!(told("dead letters are not written"), 1, "{lines:#?}");
+    assert_eq!(told("dead letters are written again"), 1, "{lines:#?}");
 }
