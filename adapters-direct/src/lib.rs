@@ -14,8 +14,6 @@ mod config;
 mod dead_letter;
 #[cfg(feature = "embedded")]
 pub mod embedded;
-#[cfg(any(feature = "kafka", feature = "redis"))]
-mod episode;
 #[cfg(feature = "http")]
 pub mod http;
 #[cfg(feature = "kafka")]
@@ -23,6 +21,8 @@ pub mod kafka;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod secrets;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod trouble;
 
 #[cfg(any(feature = "kafka", feature = "redis"))]
 pub use config::{ConfigProblem, ConfigProblems};

@@ -30,7 +30,7 @@ use super::message::Origin;
 use super::partitions::Place;
 use super::producer::Record;
 use crate::dead_letter::{DELIVERIES, OFFSET, REASON, TOPIC};
-use crate::episode::Episode;
+use crate::trouble::Trouble;
 
 /// Pause after the first refusal; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -59,7 +59,7 @@ pub(super) struct Letter {
 
 impl Letter {
     /// Writes it, or its substitute, however often that fails.
-    pub(super) async fn bury(self, brokers: Arc<Brokers>, unwritten: Arc<Episode>) -> Place {
+    pub(super) async fn bury(self, brokers: Arc<Brokers>, unwritten: Arc<Trouble>) -> Place {
         let written = match self.write(&brokers, &unwritten, self.record()).await {
             Ok(()) => Ok(()),
             // It may have been refused with its whole batch: once more, by itself.
@@ -74,7 +74,7 @@ impl Letter {
         self.place
     }
 
-    async fn bury_substitute(&self, brokers: &Brokers, unwritten: &Episode) {
+    async fn bury_substitute(&self, brokers: &Brokers, unwritten: &Trouble) {
         let Place {
             partition, offset, ..
         } = self.place;
@@ -104,7 +104,7 @@ impl Letter {
     async fn write(
         &self,
         brokers: &Brokers,
-        unwritten: &Episode,
+        unwritten: &Trouble,
         record: Record<'_>,
     ) -> Result<(), TooLarge> {
         let mut pause = FIRST_PAUSE;
@@ -125,7 +125,7 @@ impl Letter {
         Ok(())
     }
 
-    fn refused(&self, unwritten: &Episode, error: &dyn std::fmt::Display) {
+    fn refused(&self, unwritten: &Trouble, error: &dyn std::fmt::Display) {
         let (dead_letter, key) = (&self.topic, &self.delivery.key);
         match unwritten.failed(Instant::now()) {
             Some(unsaid) => tracing::warn!(

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::KafkaConfig;
 use super::config::{Sasl, Transport};
 use super::error::is_outage;
-use crate::episode::Episode;
+use crate::trouble::Trouble;
 
 /// Longest time between two looks at a consumer's queue before the group gives it up.
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -150,7 +150,7 @@ fn ms(duration: Duration) -> String {
 pub(super) struct Voice {
     client: Arc<str>,
     refused: Arc<Mutex<Option<String>>>,
-    outage: Arc<Episode>,
+    outage: Arc<Trouble>,
 }
 
 impl Voice {

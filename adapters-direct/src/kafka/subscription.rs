@@ -30,7 +30,7 @@ use super::message::{InHand, Message};
 use super::partitions::{Partitions, Place};
 use super::positions::{Positions, Search, Standing};
 use super::{KafkaConfig, blocking};
-use crate::episode::Episode;
+use crate::trouble::Trouble;
 
 /// Unfinished events of one member; beyond that it reads no more.
 const MAX_IN_HAND: usize = 10_000;
@@ -61,9 +61,9 @@ pub(super) struct Subscriber {
     /// Dead letters on their way.
     pub(super) burials: JoinSet<Place>,
     /// Whether dead letters are refused.
-    unwritten: Arc<Episode>,
+    unwritten: Arc<Trouble>,
     /// Whether something else than an outage keeps us from our work.
-    trouble: Episode,
+    trouble: Trouble,
     pub(super) flow: Flow,
     /// What the group wants, noticed while something else had to be finished.
     pub(super) pending: Option<Event>,
@@ -109,7 +109,7 @@ impl Subscriber {
             partitions: Partitions::default(),
             burials: JoinSet::new(),
             unwritten: Arc::default(),
-            trouble: Episode::default(),
+            trouble: Trouble::default(),
             flow: Flow::Flowing,
             pending: None,
             begin,

@@ -20,7 +20,7 @@ use super::config::{StreamConfig, Trimming};
 use super::consumer::{Burial, Consumer, Letter, Pending, Scan, is_refusal};
 use super::entry::{Entry, EntryId};
 use super::reader::Reader;
-use crate::episode::Episode;
+use crate::trouble::Trouble;
 
 /// Deliveries that run or could run before it reads no further, for each call that may run at once.
 ///
@@ -59,8 +59,8 @@ pub(super) struct Subscriber {
     /// Pending entries to be taken before anything new is read: they are older.
     scans: VecDeque<Scan>,
     next_look: Instant,
-    trouble: Episode,
-    untidy: Episode,
+    trouble: Trouble,
+    untidy: Trouble,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -108,8 +108,8 @@ impl Subscriber {
             // A group that begins beside another one is given what that has not finished.
             scans: VecDeque::from([scan(Pending::Own)]),
             next_look: Instant::now(),
-            trouble: Episode::default(),
-            untidy: Episode::default(),
+            trouble: Trouble::default(),
+            untidy: Trouble::default(),
         })
     }
 

@@ -18,6 +18,14 @@ async fn an_outage_is_one_line_when_it_begins_and_one_when_it_is_over() {
     for topic in ["outage", "outage.dead"] {
         broker.create_topic(topic, 3).await;
     }
+    // A broker that has just started is not ready for everything.
+    let ready = until("the broker takes events", async || {
+        super::bus(&broker)
+            .publish(&event("ready", "k", "{}"))
+            .await
+            .ok()
+    });
+    ready.await;
     let mut config = config(&broker);
     config.client_id = "the-outage".to_owned();
     config.delivery_timeout = Duration::from_secs(1);
