@@ -10,6 +10,8 @@
 
 #[cfg(any(feature = "kafka", feature = "redis"))]
 mod config;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod dead_letter;
 #[cfg(feature = "embedded")]
 pub mod embedded;
 #[cfg(feature = "http")]
@@ -19,6 +21,8 @@ pub mod kafka;
 #[cfg(feature = "redis")]
 pub mod redis;
 pub mod secrets;
+#[cfg(any(feature = "kafka", feature = "redis"))]
+mod trouble;
 
 #[cfg(any(feature = "kafka", feature = "redis"))]
 pub use config::{ConfigProblem, ConfigProblems};

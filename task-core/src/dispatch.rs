@@ -36,6 +36,8 @@ pub enum Handled<P> {
         place: P,
         /// The last delivery.
         delivery: Delivery,
+        /// Why it is one.
+        reason: DeadReason,
     },
     /// Kept in hand and delivered again by itself; a bus that can stores that it is to come.
     Again {
@@ -46,6 +48,26 @@ pub enum Handled<P> {
         /// When it is delivered again.
         due: Instant,
     },
+}
+
+/// Why a delivery is a dead letter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeadReason {
+    /// The handler dropped it.
+    Dropped,
+    /// The handler wanted it again, and it has had all its deliveries.
+    Exhausted,
+}
+
+impl DeadReason {
+    /// The words that a dead letter carries.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Exhausted => "deliveries exhausted",
+        }
+    }
 }
 
 /// Runs the handler calls of one subscription.
@@ -254,11 +276,20 @@ impl<P: Clone + Send + 'static> Dispatcher<P> {
             }
             Answer::Retry | Answer::Drop => {
                 let delivery = in_hand.delivery;
+                let reason = match answer {
+                    Answer::Drop => DeadReason::Dropped,
+                    Answer::Ack | Answer::Retry | Answer::Postpone(_) => DeadReason::Exhausted,
+                };
                 self.release(&delivery.key);
                 tracing::warn!(
-                    topic = %delivery.topic, key = %delivery.key, deliveries, "event is a dead letter"
+                    topic = %delivery.topic, key = %delivery.key, deliveries, reason = reason.as_str(),
+                    "event is a dead letter"
                 );
-                Handled::Dead { place, delivery }
+                Handled::Dead {
+                    place,
+                    delivery,
+                    reason,
+                }
             }
         }
     }

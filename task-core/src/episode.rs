@@ -9,7 +9,7 @@ const QUIET: Duration = Duration::from_secs(30);
 
 /// A time during which something fails.
 #[derive(Debug, Default)]
-pub(crate) struct Episode {
+pub struct Episode {
     began: Option<Instant>,
     last_line: Option<Instant>,
     was_told: bool,
@@ -17,7 +17,8 @@ pub(crate) struct Episode {
 
 impl Episode {
     /// It fails, for the first time or still; answers whether that is worth a line.
-    pub(crate) fn fails(&mut self, now: Instant) -> bool {
+    #[must_use]
+    pub fn fails(&mut self, now: Instant) -> bool {
         self.began.get_or_insert(now);
         let is_quiet = self.last_line.is_some_and(|line| now < line + QUIET);
         if is_quiet {
@@ -29,12 +30,13 @@ impl Episode {
     }
 
     /// Says whether it failed the last time.
-    pub(crate) fn lasts(&self) -> bool {
+    #[must_use]
+    pub fn lasts(&self) -> bool {
         self.began.is_some()
     }
 
     /// It works; answers how long it did not, if anybody was told.
-    pub(crate) fn works(&mut self, now: Instant) -> Option<Duration> {
+    pub fn works(&mut self, now: Instant) -> Option<Duration> {
         let began = self.began.take()?;
         let was_told = std::mem::take(&mut self.was_told);
         was_told.then(|| now - began)

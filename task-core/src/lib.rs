@@ -1,7 +1,7 @@
 #![doc = include_str!("guide.md")]
 
 pub mod domain;
-mod episode;
+pub mod episode;
 pub mod ports;
 
 pub mod application;

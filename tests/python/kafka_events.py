@@ -7,6 +7,8 @@ kafka_events.py BOOTSTRAP envelope TOPIC EVENT...
 kafka_events.py BOOTSTRAP consume TOPIC COUNT [GROUP]
     prints that many messages as JSON lines with key, partition, offset, headers and value; without a
     group from the beginning, with one from where the group is, and commits
+kafka_events.py BOOTSTRAP commit TOPIC GROUP PARTITION=OFFSET...
+    commits these offsets for a group that has no members
 kafka_events.py BOOTSTRAP all TOPIC
     prints every message that the topic has now, one partition after the other
 """
@@ -85,6 +87,20 @@ def consume(bootstrap, topic, count, group=None):
     consumer.close()
 
 
+def commit(bootstrap, topic, group, *positions):
+    consumer = Consumer({
+        "bootstrap.servers": bootstrap,
+        "group.id": group,
+        "enable.auto.commit": False,
+    })
+    pairs = [position.split("=") for position in positions]
+    offsets = [TopicPartition(topic, int(partition), int(offset)) for partition, offset in pairs]
+    for committed in consumer.commit(offsets=offsets, asynchronous=False):
+        if committed.error:
+            raise KafkaException(committed.error)
+    consumer.close()
+
+
 def everything(bootstrap, topic):
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": f"python-{uuid.uuid4()}"})
     metadata = consumer.list_topics(topic, timeout=SECONDS)
@@ -119,7 +135,7 @@ def text(value):
     return None if value is None else value.decode()
 
 
-COMMANDS = {"produce": produce, "envelope": envelope, "consume": consume, "all": everything}
+COMMANDS = {"produce": produce, "envelope": envelope, "consume": consume, "commit": commit, "all": everything}
 
 
 def main():

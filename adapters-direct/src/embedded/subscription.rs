@@ -182,7 +182,9 @@ impl Subscriber {
                 self.since_trim += 1;
                 self.ledger.finish(place, None);
             }
-            Handled::Dead { place, delivery } => {
+            Handled::Dead {
+                place, delivery, ..
+            } => {
                 self.since_trim += 1;
                 let topic = self.subscription.dead_letter.clone();
                 self.ledger.finish(place, Some(delivery.into_event(topic)));

@@ -1,5 +1,6 @@
 //! How librdkafka is configured, and where its voice goes.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -7,9 +8,13 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
+use tokio::time::Instant;
 
 use super::KafkaConfig;
 use super::config::{Sasl, Transport};
+use super::error::is_outage;
+use crate::trouble::Trouble;
 
 /// Longest time between two looks at a consumer's queue before the group gives it up.
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
@@ -28,6 +33,23 @@ const MAX_READ_AHEAD_KB: usize = 16 * 1024;
 
 /// Largest request, in bytes: the largest event, its key and headers, and as much again.
 const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
+
+/// Time between two looks at the connections of a client.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Time without a failure before an outage is over: longer than the pauses between attempts.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// What librdkafka says, by its facility, when brokers are away; it goes on trying.
+const OUTAGES: &[&str] = &[
+    "FAIL",
+    "GETPID",
+    "ERROR",
+    "REQTMOUT",
+    "TIMEOUT",
+    "SESSTMOUT",
+    "COMMITFAIL",
+];
 
 /// What every client has in common.
 fn common(config: &KafkaConfig) -> ClientConfig {
@@ -85,6 +107,7 @@ pub(super) fn producer(config: &KafkaConfig) -> ClientConfig {
             "request.timeout.ms",
             ms(config.delivery_timeout.min(config.request_timeout)),
         )
+        .set("statistics.interval.ms", ms(LOOK_EVERY))
         .set("linger.ms", ms(config.linger))
         .set(
             "queue.buffering.max.messages",
@@ -107,6 +130,7 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
         .set("partition.assignment.strategy", "range")
         .set("session.timeout.ms", ms(config.session_timeout))
         .set("heartbeat.interval.ms", ms(config.session_timeout / 10))
+        .set("statistics.interval.ms", ms(LOOK_EVERY))
         .set("max.poll.interval.ms", ms(MAX_POLL_INTERVAL))
         .set("queued.max.messages.kbytes", MAX_READ_AHEAD_KB.to_string());
     client
@@ -121,13 +145,23 @@ fn ms(duration: Duration) -> String {
     duration.as_millis().to_string()
 }
 
-/// What a client says: into `tracing`, and why it cannot reach the brokers.
-#[derive(Debug, Clone, Default)]
+/// What all clients of a bus say, as lines in the log: one for an outage, whoever notices it.
+#[derive(Debug, Clone)]
 pub(super) struct Voice {
+    client: Arc<str>,
     refused: Arc<Mutex<Option<String>>>,
+    outage: Arc<Trouble>,
 }
 
 impl Voice {
+    pub(super) fn new(config: &KafkaConfig) -> Self {
+        Self {
+            client: config.client_id.as_str().into(),
+            refused: Arc::default(),
+            outage: Arc::default(),
+        }
+    }
+
     /// Why the brokers refused us, if that is the last that was heard of them.
     pub(super) fn refused(&self) -> Option<String> {
         let refused = self.refused.lock();
@@ -147,28 +181,93 @@ impl Voice {
             *refused.unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
         }
     }
+
+    /// The brokers, or some of them, cannot be reached or do not answer.
+    pub(super) fn unreachable(&self, reason: &dyn fmt::Display) {
+        let client = &*self.client;
+        match self.outage.failed(Instant::now()) {
+            Some(unsaid) => {
+                tracing::warn!(client, %reason, unsaid, "kafka does not answer and is tried again");
+            }
+            None => tracing::debug!(client, %reason, "kafka does not answer"),
+        }
+    }
+
+    /// Passes a line of librdkafka on, one level lower where it retries by itself.
+    pub(super) fn say(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
+        let client = &*self.client;
+        match level {
+            Emerg | Alert | Critical => {
+                tracing::error!(client, facility, message, "librdkafka");
+            }
+            Error | Warning | Notice | Info if OUTAGES.contains(&facility) => {
+                self.unreachable(&message);
+            }
+            Error | Warning => tracing::warn!(client, facility, message, "librdkafka"),
+            Notice | Info => tracing::info!(client, facility, message, "librdkafka"),
+            Debug => tracing::debug!(client, facility, message, "librdkafka"),
+        }
+    }
+
+    /// Looks at a client's connections, and says when an outage is over.
+    pub(super) fn look<'a>(&self, states: impl Iterator<Item = &'a str>) {
+        if !all_answer(states) {
+            return;
+        }
+        if let Some(lasted) = self.outage.over(Instant::now(), QUIET) {
+            let lasted_ms = ms(lasted);
+            tracing::info!(client = &*self.client, lasted_ms, "kafka answers again");
+        }
+    }
+}
+
+/// Whether a broker is connected and none is waited for: one that is not needed rests.
+fn all_answer<'a>(mut states: impl Iterator<Item = &'a str>) -> bool {
+    let mut has_one = false;
+    states.all(|state| {
+        has_one |= matches!(state, "UP" | "UPDATE");
+        matches!(state, "UP" | "UPDATE" | "INIT" | "DOWN")
+    }) && has_one
 }
 
 impl ClientContext for Voice {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+        self.say(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        let brokers = statistics.brokers.values();
+        self.look(brokers.map(|broker| broker.state.as_str()));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
         self.note(error.rdkafka_error_code(), reason);
-        tracing::warn!(%error, reason, "kafka client");
+        if is_outage(&error) {
+            self.unreachable(&reason);
+        } else {
+            tracing::warn!(client = &*self.client, %error, reason, "kafka client");
+        }
     }
 }
 
 impl ConsumerContext for Voice {}
 
-/// Passes a line of librdkafka on, one level lower where it retries by itself.
-pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    use RDKafkaLogLevel::{Alert, Critical, Debug, Emerg, Error, Info, Notice, Warning};
-    match level {
-        Emerg | Alert | Critical => tracing::error!(facility, message, "librdkafka"),
-        Error | Warning => tracing::warn!(facility, message, "librdkafka"),
-        Notice | Info => tracing::info!(facility, message, "librdkafka"),
-        Debug => tracing::debug!(facility, message, "librdkafka"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_over_when_one_broker_is_connected_and_none_is_waited_for() {
+        for (states, expected) in [
+            (&["UP"][..], true),
+            (&["UP", "DOWN", "INIT"], true),
+            (&["UP", "TRY_CONNECT"], false),
+            (&["UP", "APIVERSION_QUERY"], false),
+            (&["DOWN"], false),
+            (&[], false),
+        ] {
+            assert_eq!(all_answer(states.iter().copied()), expected, "{states:?}");
+        }
     }
 }

@@ -10,14 +10,20 @@ use crate::config::ConfigProblems;
 pub(super) const BACKEND: &str = "kafka";
 
 /// Everything that can fail here.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Failure {
     #[error("the configuration cannot be used")]
     Config(#[source] ConfigProblems),
     #[error("librdkafka refuses the configuration")]
     Client(#[source] KafkaError),
-    #[error("topic {0} does not exist, and the configuration does not let it be created")]
+    #[error("topic {0} does not exist and may not be created: missing_topics is refuse")]
     NoTopic(String),
+    /// The brokers do not let us make it.
+    #[error("topic {topic} does not exist and may not be created")]
+    NotCreated {
+        topic: String,
+        code: RDKafkaErrorCode,
+    },
     #[error("topic {topic} is not ready")]
     Topic {
         topic: String,
@@ -63,7 +69,7 @@ pub(super) fn port_error(operation: &'static str, failure: Failure) -> PortError
         }
         Failure::Client(source) => new(ErrorKind::Invalid).caused_by(source),
         Failure::NoTopic(_) => new(ErrorKind::NotFound),
-        Failure::Topic { code, .. } => {
+        Failure::Topic { code, .. } | Failure::NotCreated { code, .. } => {
             let (kind, what, _) = meaning(code);
             new(kind).context(format!("{context}: {what}"))
         }
@@ -105,6 +111,45 @@ fn meaning_of(error: &KafkaError) -> (ErrorKind, &'static str, Sent) {
             Sent::Perhaps,
         ),
     }
+}
+
+/// Whether a failure says that brokers are away, or not ready to serve again.
+pub(super) fn is_outage(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            Code::AllBrokersDown
+                | Code::Authentication
+                | Code::BrokerNotAvailable
+                | Code::BrokerTransportFailure
+                | Code::CoordinatorLoadInProgress
+                | Code::CoordinatorNotAvailable
+                | Code::LeaderNotAvailable
+                | Code::NetworkException
+                | Code::NotCoordinator
+                | Code::NotLeaderForPartition
+                | Code::OperationTimedOut
+                | Code::RequestTimedOut
+                | Code::Resolve
+                | Code::SSL
+                | Code::SaslAuthenticationFailed
+                | Code::TimedOutQueue
+                | Code::WaitingForCoordinator
+        )
+    )
+}
+
+/// Whether a failure says that the brokers will never take this event into this topic.
+pub(super) fn is_too_large(failure: &Failure) -> bool {
+    use RDKafkaErrorCode::{InvalidMessageSize, MessageBatchTooLarge, MessageSizeTooLarge};
+    let (Failure::Delivery { source, .. } | Failure::Enqueue(source)) = failure else {
+        return false;
+    };
+    matches!(
+        source.rdkafka_error_code(),
+        Some(MessageSizeTooLarge | InvalidMessageSize | MessageBatchTooLarge)
+    )
 }
 
 /// Whether a failure says that the topic is not there, or not there for us.

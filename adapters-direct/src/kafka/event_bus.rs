@@ -9,7 +9,9 @@ use task_core::ports::{
 };
 use tokio::time::timeout;
 
+use super::client::Voice;
 use super::error::{BACKEND, Failure, forbids_topic, port_error};
+use super::look::Looks;
 use super::producer::{Producer, Record};
 use super::subscription::Subscriber;
 use super::topics::Topics;
@@ -36,9 +38,26 @@ pub(super) struct Brokers {
     pub(super) config: KafkaConfig,
     pub(super) topics: Topics,
     producer: Arc<Producer>,
+    looks: Looks,
+    /// Held by a dead letter that was refused, so that it goes in a batch of its own.
+    pub(super) alone: tokio::sync::Mutex<()>,
 }
 
 impl Brokers {
+    /// What all clients of the bus say.
+    pub(super) fn voice(&self) -> &Voice {
+        self.producer.voice()
+    }
+
+    /// Looks at the brokers, once for all who ask at the same time.
+    async fn check(self: &Arc<Self>) -> Result<(), Failure> {
+        let look = || {
+            let brokers = Arc::clone(self);
+            async move { brokers.topics.check().await }
+        };
+        self.looks.share(look).await
+    }
+
     /// Sends a record to a topic that exists. One that is refused is looked for again next time:
     /// librdkafka would go on refusing by itself until it looks, five minutes later.
     pub(super) async fn send(&self, record: Record<'_>) -> Result<(), Failure> {
@@ -81,6 +100,8 @@ impl KafkaEventBus {
                 topics: Topics::new(&config, Arc::clone(&producer)),
                 producer,
                 config,
+                looks: Looks::default(),
+                alone: tokio::sync::Mutex::default(),
             }),
         })
     }
@@ -142,7 +163,7 @@ impl EventBus for KafkaEventBus {
     }
 
     async fn check(&self) -> Result<(), PortError> {
-        let checked = self.brokers.topics.check().await;
+        let checked = self.brokers.check().await;
         checked.map_err(|failure| port_error("check", failure))
     }
 }

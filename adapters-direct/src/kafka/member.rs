@@ -15,15 +15,16 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, StreamConsumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::statistics::Statistics;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::KafkaConfig;
-use super::client;
+use super::client::{self, Voice};
 use super::error::Failure;
-use super::offsets::Offsets;
+use super::offsets::{MARK, Offsets};
 
 /// Events that wait: one rebalance and one commit are under way at most.
 const MAX_EVENTS: usize = 64;
@@ -72,11 +73,17 @@ impl fmt::Debug for Member {
 
 impl Member {
     /// A consumer of a group that has not joined it.
-    pub(super) fn new(config: &KafkaConfig, group: &str, topic: &str) -> Result<Self, Failure> {
+    pub(super) fn new(
+        config: &KafkaConfig,
+        voice: &Voice,
+        group: &str,
+        topic: &str,
+    ) -> Result<Self, Failure> {
         let (sender, events) = mpsc::channel(MAX_EVENTS);
         let callbacks = Callbacks {
             events: sender.clone(),
             closing: AtomicBool::new(false),
+            voice: voice.clone(),
         };
         let consumer = client::consumer(config, group)
             .create_with_context(callbacks)
@@ -168,7 +175,7 @@ fn commit_each(
 ) -> Vec<(i32, Result<(), RDKafkaErrorCode>)> {
     let (plain, others): (Commit, Commit) = commit
         .into_iter()
-        .partition(|(_, (_, metadata))| metadata.is_empty());
+        .partition(|(_, (_, metadata))| metadata.len() <= MARK.len());
     let others = others.into_iter().map(|one| Commit::from([one]));
     let mut results = Vec::new();
     for part in others.chain([plain]).filter(|part| !part.is_empty()) {
@@ -199,6 +206,7 @@ pub(super) fn list(topic: &str, commit: &Commit) -> KafkaResult<TopicPartitionLi
 pub(super) struct Callbacks {
     events: mpsc::Sender<Event>,
     closing: AtomicBool,
+    voice: Voice,
 }
 
 impl Callbacks {
@@ -212,7 +220,11 @@ impl Callbacks {
 
 impl ClientContext for Callbacks {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        client::log(level, facility, message);
+        self.voice.say(level, facility, message);
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        self.voice.stats(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -19,10 +19,12 @@
 //! *Source:* <https://kafka.apache.org/documentation/>; components-contrib v1.18.4
 //! `common/component/kafka/{producer,consumer,partitioner}.go`; librdkafka 2.12 `CONFIGURATION.md`.
 
+mod burial;
 mod client;
 mod config;
 mod error;
 mod event_bus;
+mod look;
 mod member;
 mod message;
 mod offsets;

@@ -10,7 +10,8 @@
 //!             done ---- done ---- done done        8 and 10 are unfinished, 10 after 3 deliveries
 //! ```
 //!
-//! Metadata of somebody else is ignored: then everything from the committed offset on comes again.
+//! Without such events it is the mark alone, `t1:`, which says that the group is ours. Metadata of
+//! somebody else is ignored: then everything from the committed offset on comes again.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,7 +20,7 @@ use std::fmt::Write as _;
 pub(super) const MAX_METADATA_BYTES: usize = 4000;
 
 /// What our metadata begins with: whose it is, and the version of its format.
-const MARK: &str = "t1:";
+pub(super) const MARK: &str = "t1:";
 
 /// What to do with an event that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +100,8 @@ impl Offsets {
         first.map_or(self.next, |(&offset, _)| offset)
     }
 
-    /// The metadata to commit, at most so long. What does not fit comes again after a restart.
+    /// The metadata to commit, at most so long. What does not fit comes again after a restart; without
+    /// room for the mark there is none.
     pub(super) fn metadata(&self, max_bytes: usize) -> String {
         let base = self.committable();
         let mut until = self.next;
@@ -127,15 +129,15 @@ impl Offsets {
             }
         }
         match list.is_empty() {
-            true => String::new(),
+            true if max_bytes < MARK.len() => String::new(),
+            true => MARK.to_owned(),
             false => format!("{MARK}{until};{list}"),
         }
     }
 
-    /// The metadata for a group that begins where this one stands: what is finished, no deliveries.
-    pub(super) fn without_deliveries(mut self) -> Self {
+    /// What is finished stays so, and failures begin to count anew.
+    pub(super) fn forget_deliveries(&mut self) {
         self.unfinished.values_mut().for_each(|count| *count = 0);
-        self
     }
 }
 
@@ -185,7 +187,7 @@ mod tests {
             offsets.finish(finished);
             assert_eq!(offsets.committable(), committable, "after {finished}");
         }
-        assert_eq!(offsets.metadata(MAX_METADATA_BYTES), "");
+        assert_eq!(offsets.metadata(MAX_METADATA_BYTES), "t1:");
     }
 
     #[test]
@@ -207,7 +209,7 @@ mod tests {
     #[test]
     fn what_is_in_hand_and_nothing_more_needs_no_metadata() {
         let mut offsets = taken(7..10);
-        assert_eq!(offsets.metadata(MAX_METADATA_BYTES), "");
+        assert_eq!(offsets.metadata(MAX_METADATA_BYTES), "t1:");
         offsets.finish(8);
         assert_eq!(offsets.metadata(MAX_METADATA_BYTES), "t1:9;0");
         offsets.delivered(9, 1);
@@ -278,6 +280,7 @@ mod tests {
             }
         }
         assert!(skipped > 500, "{skipped} skipped, {delivered} delivered");
+        assert_eq!(offsets.metadata(MARK.len()), MARK);
         assert_eq!(offsets.metadata(0), "");
     }
 
@@ -306,7 +309,8 @@ mod tests {
 
     #[test]
     fn another_group_inherits_what_is_finished_and_no_deliveries() {
-        let offsets = Offsets::restore(8, "t1:13;0*2,2*3").without_deliveries();
+        let mut offsets = Offsets::restore(8, "t1:13;0*2,2*3");
+        offsets.forget_deliveries();
         assert_eq!(offsets.metadata(MAX_METADATA_BYTES), "t1:13;0,2");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::member::Commit;
-use super::offsets::{MAX_METADATA_BYTES, Offsets, Taken};
+use super::offsets::{MARK, MAX_METADATA_BYTES, Offsets, Taken};
 use super::positions::Positions;
 
 /// Where an event in hand comes from.
@@ -176,11 +176,14 @@ impl Partitions {
         self.in_flight.remove(&partition);
     }
 
-    /// A partition's metadata is too long for these brokers: it goes without from now on.
+    /// A partition's metadata is too long for these brokers: from now on it is the mark, or nothing.
     pub(super) fn shorten_metadata(&mut self, partition: i32) {
         self.refused(partition);
         if let Some(held) = self.held.get_mut(&partition) {
-            held.max_metadata = 0;
+            held.max_metadata = match held.max_metadata > MARK.len() {
+                true => MARK.len(),
+                false => 0,
+            };
         }
     }
 }
@@ -212,7 +215,7 @@ mod tests {
         assert!(partitions.begin_commit().is_empty());
         assert_eq!(partitions.bytes(), 10);
         partitions.finish(&new);
-        assert_eq!(partitions.begin_commit()[&3], (1, String::new()));
+        assert_eq!(partitions.begin_commit()[&3], (1, MARK.to_owned()));
         assert_eq!(partitions.bytes(), 0);
     }
 
@@ -240,6 +243,8 @@ mod tests {
         assert_eq!(partitions.begin_commit()[&3], (0, "t1:2;0".to_owned()));
         partitions.shorten_metadata(3);
         assert!(partitions.begin_commit().is_empty(), "0 is committed");
+        partitions.shorten_metadata(3);
+        assert_eq!(partitions.begin_commit()[&3], (0, String::new()));
     }
 
     #[test]
@@ -248,6 +253,6 @@ mod tests {
         let positions = [1, 2].map(|partition| (partition, Offsets::starting_at(7)));
         partitions.take_over(Positions::from(positions), |partition| partition == 1);
         let commit = partitions.begin_commit();
-        assert_eq!(*commit, Commit::from([(2, (7, String::new()))]));
+        assert_eq!(*commit, Commit::from([(2, (7, MARK.to_owned()))]));
     }
 }

@@ -1,30 +1,49 @@
 //! Where a group stands in a topic, and where a new one begins.
 //!
-//! A group is known as soon as it has committed an offset of any partition of the topic. A known
-//! group begins with the oldest event in partitions without one: they were added later, and
-//! everything in them was published after it had subscribed.
+//! Every commit of ours carries a mark, and the first one names all partitions at once. So a group with
+//! a mark is ours, and it begins with the oldest event in a partition that it has not committed: that
+//! one was added later, and everything in it was published after the group had subscribed.
 //!
-//! A new group's offsets are committed before anybody joins it, for all partitions in one step.
-//! The brokers accept that of a group without members only, so nobody who has joined is moved.
-//! Where the group has members already, on other topics, each member commits what it is assigned.
+//! A group without a mark belongs to somebody else, who committed what it had read. We take it over as it
+//! stands, and where it stands nowhere we begin as a new group does: its oldest events are history.
+//!
+//! Positions are committed before anybody joins the group, for all partitions in one step. The brokers
+//! accept that of a group without members only, so nobody who has joined is moved. Where the group has
+//! members already, on other topics or of somebody else, each member of ours commits all of them when it
+//! has joined.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use task_core::ports::{Group, StartAt};
 
 use super::KafkaConfig;
-use super::client;
+use super::client::{self, Voice};
 use super::error::Failure;
+use super::event_bus::Brokers;
 use super::member::{Commit, GroupConsumer, list};
-use super::offsets::{MAX_METADATA_BYTES, Offsets};
+use super::offsets::{MARK, MAX_METADATA_BYTES, Offsets};
 use super::topics::Partitions;
 
 /// Offsets of a topic, by partition.
 pub(super) type Positions = BTreeMap<i32, Offsets>;
+
+/// What a group has committed.
+#[derive(Debug, Default)]
+struct Committed {
+    positions: Positions,
+    /// Those that carry our mark.
+    ours: BTreeSet<i32>,
+}
+
+impl Committed {
+    fn is_ours(&self) -> bool {
+        !self.ours.is_empty()
+    }
+}
 
 /// Where a group stands before it is joined.
 #[derive(Debug)]
@@ -39,13 +58,15 @@ pub(super) enum Standing {
 #[derive(Debug, Clone)]
 pub(super) struct Search {
     config: KafkaConfig,
+    voice: Voice,
     topic: String,
 }
 
 impl Search {
-    pub(super) fn new(config: &KafkaConfig, topic: &str) -> Self {
+    pub(super) fn new(brokers: &Brokers, topic: &str) -> Self {
         Self {
-            config: config.clone(),
+            config: brokers.config.clone(),
+            voice: brokers.voice().clone(),
             topic: topic.to_owned(),
         }
     }
@@ -55,7 +76,7 @@ impl Search {
         self.config.request_timeout
     }
 
-    /// Finds where the group stands, and fixes where a new one begins.
+    /// Finds where the group stands, and fixes where one begins that is not ours yet.
     pub(super) fn settle(
         &self,
         consumer: &GroupConsumer,
@@ -63,65 +84,92 @@ impl Search {
         start: &StartAt,
     ) -> Result<Standing, Failure> {
         let all: Vec<i32> = (0..partitions).collect();
-        if !self.committed(consumer, &all)?.is_empty() {
+        let committed = self.committed(consumer, &all)?;
+        if committed.is_ours() {
             return Ok(Standing::Known);
         }
-        let begin = self.begin(consumer, &all, start)?;
-        let commit = begin.iter();
-        let commit: Commit = commit
-            .map(|(&partition, offsets)| {
-                let metadata = offsets.metadata(MAX_METADATA_BYTES);
-                (partition, (offsets.committable(), metadata))
-            })
-            .collect();
-        let listed = list(&self.topic, &commit).map_err(Failure::Request)?;
-        match consumer.commit(&listed, CommitMode::Sync) {
-            Ok(()) => Ok(Standing::New(begin)),
+        let begin = self.begin(consumer, &all, &committed.positions, start)?;
+        let standing = |begin: Positions| match begin.is_empty() {
+            true => Standing::Known,
+            false => Standing::New(begin),
+        };
+        let foreign = committed.positions;
+        match self.commit(consumer, begin.iter().chain(&foreign)) {
+            Ok(()) => Ok(standing(begin)),
             // Somebody has joined: to another topic, or to this one after having committed.
-            Err(error) if has_members(&error) => match self.committed(consumer, &all)?.is_empty() {
-                true => Ok(Standing::New(begin)),
-                false => Ok(Standing::Known),
-            },
+            Err(error) if has_members(&error) => {
+                let now = self.committed(consumer, &all)?;
+                match now.is_ours() {
+                    true => Ok(Standing::Known),
+                    false => Ok(standing(begin)),
+                }
+            }
             Err(error) => Err(Failure::Request(error)),
         }
     }
 
-    /// Where a member's partitions begin, and which of them the group has committed.
+    /// Where a member's partitions begin, and which of them carry our mark. Positions of `begin` that
+    /// nobody has committed are committed now, whoever has those partitions.
     pub(super) fn of_member(
         &self,
         consumer: &GroupConsumer,
         partitions: &[i32],
         begin: &Positions,
     ) -> Result<(Positions, BTreeSet<i32>), Failure> {
-        let mut positions = self.committed(consumer, partitions)?;
-        let known = positions.keys().copied().collect();
+        let all: BTreeSet<i32> = partitions.iter().chain(begin.keys()).copied().collect();
+        let all: Vec<i32> = all.into_iter().collect();
+        let Committed { positions, ours } = self.committed(consumer, &all)?;
+        let mut new = begin.clone();
+        new.retain(|partition, _| !positions.contains_key(partition));
         for &partition in partitions {
-            if positions.contains_key(&partition) {
-                continue;
+            if !positions.contains_key(&partition) && !new.contains_key(&partition) {
+                let (oldest, _) = self.ends(consumer, partition)?;
+                new.insert(partition, Offsets::starting_at(oldest));
             }
-            let offsets = match begin.get(&partition) {
-                Some(offsets) => offsets.clone(),
-                None => Offsets::starting_at(self.ends(consumer, partition)?.0),
-            };
-            positions.insert(partition, offsets);
         }
-        Ok((positions, known))
+        if !new.is_empty()
+            && let Err(error) = self.commit(consumer, new.iter())
+        {
+            // The group moves on meanwhile; each member commits its own again.
+            tracing::debug!(%error, topic = self.topic, "positions are not committed yet");
+        }
+        let mut given = positions;
+        given.extend(new);
+        given.retain(|partition, _| partitions.contains(partition));
+        Ok((given, ours))
     }
 
+    fn commit<'a>(
+        &self,
+        consumer: &GroupConsumer,
+        positions: impl Iterator<Item = (&'a i32, &'a Offsets)>,
+    ) -> KafkaResult<()> {
+        let commit: Commit = positions
+            .map(|(&partition, offsets)| {
+                let metadata = offsets.metadata(MAX_METADATA_BYTES);
+                (partition, (offsets.committable(), metadata))
+            })
+            .collect();
+        consumer.commit(&list(&self.topic, &commit)?, CommitMode::Sync)
+    }
+
+    /// Where partitions begin that the group has not committed.
     fn begin(
         &self,
         consumer: &GroupConsumer,
         all: &[i32],
+        known: &Positions,
         start: &StartAt,
     ) -> Result<Positions, Failure> {
-        let inherited = match start {
-            StartAt::Beginning | StartAt::End => Positions::new(),
+        let other = match start {
+            StartAt::Beginning | StartAt::End => Committed::default(),
             StartAt::Group(other) => self.of_group(other, all)?,
         };
-        let begins_first = *start == StartAt::Beginning || !inherited.is_empty();
-        let mut positions = inherited;
+        let begins_first = *start == StartAt::Beginning || other.is_ours();
+        let mut positions = other.positions;
+        positions.retain(|partition, _| !known.contains_key(partition));
         for &partition in all {
-            if positions.contains_key(&partition) {
+            if known.contains_key(&partition) || positions.contains_key(&partition) {
                 continue;
             }
             let (first, end) = self.ends(consumer, partition)?;
@@ -132,23 +180,25 @@ impl Search {
     }
 
     /// Where another group stands; what it has finished stays so, and its failures begin to count anew.
-    fn of_group(&self, other: &Group, all: &[i32]) -> Result<Positions, Failure> {
-        let reader: BaseConsumer<client::Voice> = client::consumer(&self.config, other.as_str())
-            .create_with_context(client::Voice::default())
+    fn of_group(&self, other: &Group, all: &[i32]) -> Result<Committed, Failure> {
+        let reader: BaseConsumer<Voice> = client::consumer(&self.config, other.as_str())
+            .create_with_context(self.voice.clone())
             .map_err(Failure::Client)?;
-        let committed = self.committed(&reader, all)?.into_iter();
-        Ok(committed
-            .map(|(partition, offsets)| (partition, offsets.without_deliveries()))
-            .collect())
+        let mut committed = self.committed(&reader, all)?;
+        for offsets in committed.positions.values_mut() {
+            offsets.forget_deliveries();
+        }
+        Ok(committed)
     }
 
     fn committed<C: ConsumerContext, K: Consumer<C>>(
         &self,
         consumer: &K,
         partitions: &[i32],
-    ) -> Result<Positions, Failure> {
+    ) -> Result<Committed, Failure> {
+        let mut committed = Committed::default();
         if partitions.is_empty() {
-            return Ok(Positions::new());
+            return Ok(committed);
         }
         let mut list = TopicPartitionList::with_capacity(partitions.len());
         for &partition in partitions {
@@ -157,15 +207,18 @@ impl Search {
         let found = consumer
             .committed_offsets(list, self.limit())
             .map_err(Failure::Request)?;
-        let mut positions = Positions::new();
         for element in found.elements() {
             element.error().map_err(Failure::Request)?;
             if let Offset::Offset(offset) = element.offset() {
-                let offsets = Offsets::restore(offset, element.metadata());
-                positions.insert(element.partition(), offsets);
+                let (partition, metadata) = (element.partition(), element.metadata());
+                let offsets = Offsets::restore(offset, metadata);
+                committed.positions.insert(partition, offsets);
+                if metadata.starts_with(MARK) {
+                    committed.ours.insert(partition);
+                }
             }
         }
-        Ok(positions)
+        Ok(committed)
     }
 
     /// The first offset that still exists, and the one that comes next.

@@ -36,7 +36,7 @@ pub(super) struct Record<'a> {
 
 impl Producer {
     pub(super) fn new(config: &KafkaConfig) -> Result<Self, Failure> {
-        let voice = Voice::default();
+        let voice = Voice::new(config);
         Ok(Self {
             current: RwLock::new(create(config, &voice)?),
             voice,
@@ -70,6 +70,11 @@ impl Producer {
     pub(super) fn client(&self) -> FutureProducer<Voice> {
         let current = self.current.read();
         current.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What the clients of this bus say.
+    pub(super) fn voice(&self) -> &Voice {
+        &self.voice
     }
 
     /// Notes that the brokers have answered us.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use task_core::background::Stop;
 use tokio::time::{Instant, sleep, sleep_until};
 
@@ -29,8 +29,7 @@ impl Subscriber {
                     self.partitions.shorten_metadata(partition);
                 }
                 Err(code) => {
-                    let group = &self.subscription.group;
-                    tracing::warn!(?code, partition, %group, "offset is not committed yet");
+                    self.hindered(Failure::Request(KafkaError::ConsumerCommit(code)));
                     self.partitions.refused(partition);
                 }
             }
@@ -51,8 +50,7 @@ impl Subscriber {
             match self.positions(&numbers).await {
                 Ok(found) => break found,
                 Err(failure) => {
-                    let error = port_error("receive", failure);
-                    tracing::warn!(%error, group = %self.subscription.group, "group waits");
+                    self.hindered(failure);
                     if stop.or(sleep(PAUSE_AFTER_ERROR)).await.is_none() {
                         return;
                     }
@@ -79,7 +77,7 @@ impl Subscriber {
 
     /// Where these partitions begin, and which of them the group has committed.
     async fn positions(&self, numbers: &[i32]) -> Result<(Positions, BTreeSet<i32>), Failure> {
-        let search = Search::new(self.config(), self.subscription.topic.as_str());
+        let search = Search::new(&self.brokers, self.subscription.topic.as_str());
         let (numbers, begin) = (numbers.to_vec(), self.begin.clone());
         let consumer = Arc::clone(&self.member.consumer);
         blocking(move || search.of_member(&consumer, &numbers, &begin)).await?

@@ -17,19 +17,20 @@ use futures_util::FutureExt as _;
 use rdkafka::error::KafkaError;
 use task_core::background::Stop;
 use task_core::dispatch::{Dispatcher, Handled};
-use task_core::ports::{Delivery, EventHandler, PortError, StartAt, Subscription};
+use task_core::ports::{EventHandler, StartAt, Subscription};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
-use super::error::{Failure, port_error};
+use super::burial::Letter;
+use super::error::{Failure, is_outage, port_error};
 use super::event_bus::Brokers;
 use super::member::{Event, Flow, Member};
-use super::message::{InHand, Message, Origin};
+use super::message::{InHand, Message};
 use super::partitions::{Partitions, Place};
 use super::positions::{Positions, Search, Standing};
-use super::producer::Record;
 use super::{KafkaConfig, blocking};
+use crate::trouble::Trouble;
 
 /// Unfinished events of one member; beyond that it reads no more.
 const MAX_IN_HAND: usize = 10_000;
@@ -59,6 +60,10 @@ pub(super) struct Subscriber {
     pub(super) dispatcher: Dispatcher<InHand>,
     /// Dead letters on their way.
     pub(super) burials: JoinSet<Place>,
+    /// Whether dead letters are refused.
+    unwritten: Arc<Trouble>,
+    /// Whether something else than an outage keeps us from our work.
+    trouble: Trouble,
     pub(super) flow: Flow,
     /// What the group wants, noticed while something else had to be finished.
     pub(super) pending: Option<Event>,
@@ -83,9 +88,10 @@ impl Subscriber {
             .topics
             .ensure(subscription.dead_letter.as_str())
             .await?;
-        let member = Member::new(&brokers.config, subscription.group.as_str(), topic)?;
+        let group = subscription.group.as_str();
+        let member = Member::new(&brokers.config, brokers.voice(), group, topic)?;
         let partitions = brokers.topics.partitions(topic).await?;
-        let search = Search::new(&brokers.config, topic);
+        let search = Search::new(&brokers, topic);
         let standing = settle(&member, &search, partitions, &subscription.start).await?;
         member.join()?;
         let (begin, joined, waits) = match standing {
@@ -102,6 +108,8 @@ impl Subscriber {
             member,
             partitions: Partitions::default(),
             burials: JoinSet::new(),
+            unwritten: Arc::default(),
+            trouble: Trouble::default(),
             flow: Flow::Flowing,
             pending: None,
             begin,
@@ -127,7 +135,10 @@ impl Subscriber {
                 Some(event) = self.member.events.recv() => self.note(event),
                 Some(handled) = self.dispatcher.next() => self.settle(handled),
                 Some(buried) = self.burials.join_next() => self.buried(buried),
-                _ = commits.tick() => self.commit(),
+                _ = commits.tick() => {
+                    self.commit();
+                    self.relieved();
+                }
             }
             self.read_ahead();
             self.settle_ahead();
@@ -140,10 +151,7 @@ impl Subscriber {
     pub(super) fn read(&mut self, message: Result<Message, KafkaError>) {
         let message = match message {
             Ok(message) => message,
-            Err(error) => {
-                let (topic, group) = (&self.subscription.topic, &self.subscription.group);
-                return tracing::warn!(%error, %topic, %group, "kafka consumer");
-            }
+            Err(error) => return self.hindered(Failure::Request(error)),
         };
         let (partition, offset) = (message.partition, message.offset);
         let taken = self.partitions.take(partition, offset, message.bytes());
@@ -200,13 +208,20 @@ impl Subscriber {
             }
             // Whoever has the partition now buries it.
             Handled::Dead { place, .. } if self.partitions.is_gone(&place.place) => {}
-            Handled::Dead { place, delivery } => {
-                let brokers = Arc::clone(&self.brokers);
-                let topic = self.subscription.dead_letter.clone();
-                self.burials.spawn(async move {
-                    bury(&brokers, topic.as_str(), &delivery, place.origin.as_deref()).await;
-                    place.place
-                });
+            Handled::Dead {
+                place,
+                delivery,
+                reason,
+            } => {
+                let letter = Letter {
+                    topic: self.subscription.dead_letter.clone(),
+                    delivery,
+                    origin: place.origin,
+                    place: place.place,
+                    reason,
+                };
+                let (brokers, unwritten) = (Arc::clone(&self.brokers), Arc::clone(&self.unwritten));
+                self.burials.spawn(letter.bury(brokers, unwritten));
             }
         }
     }
@@ -222,6 +237,30 @@ impl Subscriber {
     pub(super) fn buried(&mut self, buried: Result<Place, JoinError>) {
         if let Ok(place) = buried {
             self.partitions.finish(&place);
+        }
+    }
+
+    /// Says what keeps the group from its work: one line for an outage of all, another for its own trouble.
+    pub(super) fn hindered(&self, failure: Failure) {
+        if let Failure::Request(error) = &failure
+            && is_outage(error)
+        {
+            return self.brokers.voice().unreachable(error);
+        }
+        let (topic, group) = (&self.subscription.topic, &self.subscription.group);
+        let error = port_error("receive", failure);
+        match self.trouble.failed(Instant::now()) {
+            Some(unsaid) => tracing::warn!(%error, %topic, %group, unsaid, "kafka group waits"),
+            None => tracing::debug!(%error, %topic, %group, "kafka group waits"),
+        }
+    }
+
+    /// Says so when nothing keeps the group from its work any more.
+    fn relieved(&self) {
+        if let Some(lasted) = self.trouble.over(Instant::now(), 2 * PAUSE_AFTER_ERROR) {
+            let (topic, group) = (&self.subscription.topic, &self.subscription.group);
+            let lasted_ms = lasted.as_millis();
+            tracing::info!(%topic, %group, lasted_ms, "kafka group goes on");
         }
     }
 
@@ -265,26 +304,6 @@ impl InHandTotal {
             Flow::Paused if has_room => Flow::Flowing,
             Flow::Flowing | Flow::Paused => flow,
         }
-    }
-}
-
-/// Puts a dead letter into its topic, however often that fails. The payload, the key and the headers
-/// are those of the event.
-async fn bury(brokers: &Brokers, topic: &str, delivery: &Delivery, origin: Option<&Origin>) {
-    let key = match origin {
-        Some(origin) => origin.key.as_deref(),
-        None => Some(delivery.key.as_bytes()),
-    };
-    let record = Record {
-        topic,
-        key,
-        payload: &delivery.payload,
-        headers: origin.and_then(|origin| origin.headers.clone()),
-    };
-    while let Err(failure) = brokers.send(record.clone()).await {
-        let error: PortError = port_error("bury", failure);
-        tracing::warn!(%error, topic, key = %delivery.key, "dead letter is tried again");
-        sleep(PAUSE_AFTER_ERROR).await;
     }
 }
 

@@ -173,7 +173,7 @@ impl Topics {
             return Err(Failure::NoTopic(topic.to_owned()));
         };
         let client = client::administrator(&self.config);
-        let admin = AdminClient::from_config_and_context(&client, client::Voice::default())
+        let admin = AdminClient::from_config_and_context(&client, self.producer.voice().clone())
             .map_err(Failure::Client)?;
         let replication = TopicReplication::Fixed(i32::from(replication));
         let new = NewTopic::new(topic, i32::from(partitions), replication);
@@ -190,7 +190,7 @@ impl Topics {
                 tracing::info!(topic, partitions, "topic created");
                 Ok(())
             }
-            Some(Err((topic, code))) => Err(Failure::Topic { topic, code }),
+            Some(Err((topic, code))) => Err(Failure::NotCreated { topic, code }),
         }
     }
 }

@@ -118,6 +118,10 @@ impl Failure {
                 left_open(new(ErrorKind::Unavailable), effect).caused_by(source)
             }
             Self::Refused { error, effect } => match meaning(&error) {
+                // What a script wrote before it was denied stays: permissions may have changed since we asked.
+                Some(ErrorKind::Denied) if is_within_script(&error) => {
+                    left_open(new(ErrorKind::Denied), effect)
+                }
                 Some(kind) => new(kind),
                 // A script that ended in its middle may have written.
                 None => left_open(new(ErrorKind::Unexpected), effect),
@@ -138,6 +142,11 @@ fn left_open(error: PortError, effect: Effect) -> PortError {
     }
 }
 
+/// Whether a command was refused that a script had called.
+fn is_within_script(error: &ServerError) -> bool {
+    error.details().is_some_and(|text| text.contains(" script"))
+}
+
 /// What Redis means by refusing a command before it has done anything; `None` for anything else.
 fn meaning(error: &ServerError) -> Option<ErrorKind> {
     let details = error.details().unwrap_or_default();
@@ -145,6 +154,10 @@ fn meaning(error: &ServerError) -> Option<ErrorKind> {
         "NOAUTH" | "WRONGPASS" | "NOPERM" => Some(ErrorKind::Denied),
         "LOADING" | "BUSY" | "TRYAGAIN" | "MASTERDOWN" | "CLUSTERDOWN" | "READONLY" | "MISCONF"
         | "NOREPLICAS" | "UNBLOCKED" => Some(ErrorKind::Unavailable),
+        // What redis before 7.2 says within a script.
+        "ERR" if details.starts_with("The user executing the script can't") => {
+            Some(ErrorKind::Denied)
+        }
         "OOM" => Some(ErrorKind::Throttled),
         "ERR" if details.starts_with("max number of clients") => Some(ErrorKind::Throttled),
         "WRONGTYPE" => Some(ErrorKind::Corrupt),
@@ -190,6 +203,20 @@ mod tests {
             ErrorKind::Denied,
             Never,
             NotApplied,
+        ),
+        (
+            "NOPERM ACL failure in script: User service has no permissions to run the 'hset' command \
+             script: 0e18b4b7, on @user_script:80.",
+            ErrorKind::Denied,
+            Never,
+            Unknown,
+        ),
+        (
+            "ERR The user executing the script can't run this command or subcommand script: 0e18b4b7, \
+             on @user_script:80.",
+            ErrorKind::Denied,
+            Never,
+            Unknown,
         ),
         (
             "LOADING Redis is loading the dataset in memory",

@@ -14,8 +14,9 @@
 //! An event is unfinished from the read until it is acknowledged, and Redis keeps that in the group's
 //! pending list, with the number of deliveries. A subscriber that stops gives back what it has not
 //! finished; what a crashed one had is taken over when it was idle for
-//! [`take_over_after`](StreamConfig::take_over_after). The pause before a retry is not stored: after
-//! a restart, a retry comes at once. An event that was read and not yet handled counts as delivered if
+//! [`take_over_after`](StreamConfig::take_over_after). The pause before a retry
+//! is kept by whoever takes over: what is given back says by its idle time how long it is to wait, and what
+//! was left behind has waited for its idle time. An event that was read and not yet handled counts as delivered if
 //! its subscriber crashes.
 //!
 //! A new group that begins beside another one is given what that one has not finished, and nothing that

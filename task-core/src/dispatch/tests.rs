@@ -198,6 +198,7 @@ async fn a_retry_holds_back_its_key_with_growing_pauses_until_it_is_a_dead_lette
             attempt: 3,
             ..delivery("a", "bad")
         },
+        reason: DeadReason::Exhausted,
     };
     assert_eq!(dispatcher.next().await, Some(buried));
     assert_eq!(begin.elapsed().as_secs(), 3);
@@ -213,7 +214,12 @@ async fn a_drop_is_a_dead_letter_at_once() {
     let mut dispatcher = dispatcher(&script);
     offer(&mut dispatcher, &[("a", "bad")]);
     let handled = dispatcher.next().await;
-    assert!(matches!(handled, Some(Handled::Dead { place: "bad", .. })));
+    let buried = Handled::Dead {
+        place: "bad",
+        delivery: delivery("a", "bad"),
+        reason: DeadReason::Dropped,
+    };
+    assert_eq!(handled, Some(buried));
     assert_eq!(dispatcher.next().await, None);
 }
 

@@ -216,8 +216,12 @@ impl Member {
     fn settle(&self, handled: Handled<u64>, dispatcher: &mut Dispatcher<u64>) {
         match handled {
             Handled::Done { place } => self.finish(place),
-            Handled::Dead { place, delivery } if self.bury(&delivery) => self.finish(place),
-            Handled::Dead { place, delivery } => {
+            Handled::Dead {
+                place, delivery, ..
+            } if self.bury(&delivery) => self.finish(place),
+            Handled::Dead {
+                place, delivery, ..
+            } => {
                 let due = Instant::now() + self.subscription.redelivery.longest_pause;
                 dispatcher.offer_at(due, place, delivery);
             }

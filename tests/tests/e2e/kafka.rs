@@ -1,9 +1,12 @@
 //! The Kafka event bus on real brokers: foreign clients, members that come and go, and brokers that fail.
 
+mod burials;
 mod faults;
 mod flood;
 mod foreign;
 mod members;
+mod outages;
+mod positions;
 mod secured;
 
 use std::fmt;

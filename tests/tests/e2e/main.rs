@@ -14,6 +14,7 @@ mod faults;
 mod history;
 mod kafka;
 mod legacy;
+mod logs;
 mod notifications;
 mod redis;
 mod redis_streams;

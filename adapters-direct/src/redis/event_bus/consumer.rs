@@ -9,13 +9,15 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use redis::{Cmd, FromRedisValue, Value, cmd};
-use task_core::ports::{Delivery, Entropy, StartAt, Subscription};
+use task_core::dispatch::DeadReason;
+use task_core::ports::{Delivery, Entropy, Redelivery, StartAt, Subscription};
 
 use super::super::connection::Connection;
 use super::super::dedicated::Dedicated;
 use super::super::error::{Effect, Failure};
 use super::super::script::Script;
 use super::entry::{self, Entry, EntryId, converted};
+use crate::dead_letter::{DELIVERIES, OFFSET, REASON, TOPIC};
 
 /// Entries of one command: a longer one would keep the server from everybody else.
 const MAX_PER_COMMAND: usize = 500;
@@ -57,6 +59,38 @@ pub(super) enum Burial {
     First,
     /// The one before has failed, as far as we know.
     Repeated,
+}
+
+/// An entry that goes to the dead-letter stream.
+#[derive(Debug)]
+pub(super) struct Letter {
+    pub(super) id: EntryId,
+    pub(super) delivery: Delivery,
+    pub(super) reason: DeadReason,
+    pub(super) burial: Burial,
+}
+
+/// What the group's list says of an entry that is unfinished.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Past {
+    /// Deliveries that were counted.
+    pub(super) deliveries: u32,
+    idle: Duration,
+}
+
+impl Past {
+    /// How long the entry still has to wait, so that the pause before its retry is kept.
+    ///
+    /// One that was given back says so by its idle time. One that was left behind by a crash has waited
+    /// for its idle time at least.
+    pub(super) fn pause_left(self, redelivery: &Redelivery) -> Duration {
+        let given_back_for = GIVEN_BACK.saturating_sub(self.idle);
+        match self.deliveries {
+            _ if given_back_for <= redelivery.longest_pause => given_back_for,
+            0 => Duration::ZERO,
+            deliveries => redelivery.pause_after(deliveries).saturating_sub(self.idle),
+        }
+    }
 }
 
 /// A way through the pending list.
@@ -173,32 +207,36 @@ impl Consumer {
     /// Answers those that somebody else has by now.
     pub(super) async fn keep(
         &self,
-        entries: &[(EntryId, Option<u32>)],
+        entries: impl Iterator<Item = (EntryId, Option<u32>)>,
     ) -> Result<Vec<EntryId>, Failure> {
-        self.set_idle(entries, Duration::ZERO).await
+        let held = entries.map(|(id, deliveries)| (id, Duration::ZERO, deliveries));
+        self.set_idle(held.collect()).await
     }
 
-    /// Lets the group's next consumer have entries at once.
+    /// Lets the group's next consumer have entries at once: id, pause that is left, deliveries.
     pub(super) async fn give_back(
         &self,
-        entries: &[(EntryId, Option<u32>)],
+        entries: impl Iterator<Item = (EntryId, Duration, u32)>,
     ) -> Result<(), Failure> {
-        self.set_idle(entries, GIVEN_BACK).await.map(drop)
+        let idle = entries.map(|(id, left, deliveries)| {
+            let idle = GIVEN_BACK.saturating_sub(left);
+            (id, idle, Some(deliveries))
+        });
+        self.set_idle(idle.collect()).await.map(drop)
     }
 
     async fn set_idle(
         &self,
-        entries: &[(EntryId, Option<u32>)],
-        idle: Duration,
+        entries: Vec<(EntryId, Duration, Option<u32>)>,
     ) -> Result<Vec<EntryId>, Failure> {
         let mut gone = Vec::new();
         for entries in entries.chunks(MAX_PER_COMMAND) {
             let mut keep = call(&KEEP, &self.stream);
             keep.arg(&*self.group).arg(&*self.name);
-            keep.arg(milliseconds(idle));
-            for (id, deliveries) in entries {
+            for (id, idle, deliveries) in entries {
                 let deliveries = deliveries.map(|number| number.to_string());
-                keep.arg(id).arg(deliveries.unwrap_or_default());
+                keep.arg(id).arg(milliseconds(*idle));
+                keep.arg(deliveries.unwrap_or_default());
             }
             let others: Vec<String> = self.call(&KEEP, &keep).await?;
             for id in others {
@@ -209,20 +247,25 @@ impl Consumer {
     }
 
     /// Moves an entry to the dead-letter stream, unless another consumer has it by now.
-    pub(super) async fn bury(
-        &self,
-        id: EntryId,
-        delivery: &Delivery,
-        attempt: Burial,
-    ) -> Result<(), Failure> {
-        let mut bury = BURY.call(10, delivery.payload.len());
+    pub(super) async fn bury(&self, letter: &Letter) -> Result<(), Failure> {
+        let Letter {
+            id,
+            delivery,
+            reason,
+            burial,
+        } = letter;
+        let mut bury = BURY.call(18, delivery.payload.len());
         bury.arg(2).arg(&*self.stream).arg(&*self.dead_letter);
         bury.arg(&*self.group).arg(&*self.name).arg(id);
-        bury.arg(match attempt {
+        bury.arg(match burial {
             Burial::First => "first",
             Burial::Repeated => "repeated",
         });
         bury.arg(&entry::fields(&delivery.key, &delivery.payload));
+        bury.arg(REASON).arg(reason.as_str());
+        bury.arg(TOPIC).arg(delivery.topic.as_str());
+        bury.arg(OFFSET).arg(id);
+        bury.arg(DELIVERIES).arg(delivery.attempt);
         let buried: bool = self.call(&BURY, &bury).await?;
         if !buried {
             tracing::warn!(entry = %id, group = &*self.group, "dead letter left to another or buried before");
@@ -232,18 +275,18 @@ impl Consumer {
 
     /// Takes pending entries after a place in the list, oldest first, and answers where to go on.
     ///
-    /// Each comes with the deliveries that were counted before. Those that are in hand are left alone.
+    /// Each comes with what was known of it before. Those that are in hand are left alone.
     pub(super) async fn take(
         &self,
         scan: Scan,
         limit: usize,
         is_in_hand: impl Fn(&EntryId) -> bool + Send + Sync,
-    ) -> Result<(Vec<(Entry, u32)>, Option<Scan>), Failure> {
+    ) -> Result<(Vec<(Entry, Past)>, Option<Scan>), Failure> {
         let page = self.pending(scan).await?;
         let is_last = page.len() < MAX_PER_COMMAND;
         let seen_to = page.last().map(|(id, _)| *id);
         let mut wanted = page.into_iter().filter(|(id, _)| !is_in_hand(id));
-        let now: BTreeMap<EntryId, u32> = wanted.by_ref().take(limit).collect();
+        let now: BTreeMap<EntryId, Past> = wanted.by_ref().take(limit).collect();
         let after = match wanted.next() {
             Some(_) => now.last_key_value().map(|(id, _)| *id),
             None if is_last => None,
@@ -259,8 +302,8 @@ impl Consumer {
         ))
     }
 
-    /// A page of the pending list: ids, and how often each was delivered.
-    async fn pending(&self, scan: Scan) -> Result<Vec<(EntryId, u32)>, Failure> {
+    /// A page of the pending list.
+    async fn pending(&self, scan: Scan) -> Result<Vec<(EntryId, Past)>, Failure> {
         let mut list = cmd("XPENDING");
         list.arg(&*self.stream).arg(&*self.group);
         if let Pending::Idle(idle) = scan.pending {
@@ -273,9 +316,10 @@ impl Consumer {
             list.arg(&*self.name);
         }
         let rows: Vec<(String, String, u64, u64)> = self.query(&list, Effect::Read).await?;
-        let rows = rows.into_iter().map(|(id, _, _, deliveries)| {
+        let rows = rows.into_iter().map(|(id, _, idle, deliveries)| {
             let deliveries = u32::try_from(deliveries).unwrap_or(u32::MAX);
-            Ok((id.parse()?, deliveries))
+            let idle = Duration::from_millis(idle);
+            Ok((id.parse()?, Past { deliveries, idle }))
         });
         rows.collect()
     }
@@ -283,8 +327,8 @@ impl Consumer {
     async fn claim(
         &self,
         pending: Pending,
-        mut wanted: BTreeMap<EntryId, u32>,
-    ) -> Result<Vec<(Entry, u32)>, Failure> {
+        mut wanted: BTreeMap<EntryId, Past>,
+    ) -> Result<Vec<(Entry, Past)>, Failure> {
         if wanted.is_empty() {
             return Ok(Vec::new());
         }
@@ -300,9 +344,9 @@ impl Consumer {
         let mut taken = Vec::with_capacity(claimed.len());
         for entry in claimed {
             if let Some(entry) = Entry::parse(entry)?
-                && let Some(deliveries) = wanted.remove(&entry.id)
+                && let Some(past) = wanted.remove(&entry.id)
             {
-                taken.push((entry, deliveries));
+                taken.push((entry, past));
             }
         }
         for missed in wanted.into_keys() {
@@ -377,4 +421,36 @@ pub(super) fn is_refusal(failure: &Failure, code: &str) -> bool {
     };
     // Redis before 7.0 names the code of a script's command in the text.
     error.code() == code || error.details().is_some_and(|text| text.contains(code))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_before_a_retry_is_kept_by_whoever_takes_over() {
+        let redelivery = Redelivery {
+            longest_pause: Duration::from_secs(30),
+            ..Redelivery::default()
+        };
+        const DAY: u64 = 24 * 60 * 60;
+        for (deliveries, idle, expected) in [
+            // Given back just now, a while ago, and long ago; even without a delivery that counts.
+            (9, DAY - 30, 30),
+            (9, DAY - 12, 12),
+            (0, DAY - 2, 2),
+            (9, DAY, 0),
+            (9, 2 * DAY, 0),
+            // Left behind: the pause after so many deliveries, but for the time that is over.
+            (1, 0, 1),
+            (5, 4, 12),
+            (9, 10, 20),
+            (9, 31, 0),
+            (0, 3, 0),
+        ] {
+            let idle = Duration::from_secs(idle);
+            let left = Past { deliveries, idle }.pause_left(&redelivery);
+            assert_eq!(left.as_secs(), expected, "{deliveries} after {idle:?}");
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Entries of a stream, as `pubsub.redis` of Dapr writes and reads them.
 //!
 //! Dapr writes two fields: `data`, the payload, and, where the request had any, `metadata`, a JSON object
-//! of texts. It reads these two and ignores every other field, so the key of an event travels in a field
+//! of texts. It reads these two and ignores every other field, so a dead letter says in fields of ours why
+//! it is one, and the key of an event travels in a field
 //! `key` of ours. An entry without that field has the key that its publisher meant by Dapr's means:
 //! `partitionKey` of the metadata, else `subject` of the CloudEvents envelope. Both are the task's id in
 //! events of ours, so they are in order with those that were published directly. Any other foreign event

@@ -10,16 +10,17 @@ use std::time::Duration;
 
 use task_core::background::Stop;
 use task_core::dispatch::{Dispatcher, Handled};
-use task_core::ports::{Delivery, Entropy, EventHandler, Subscription};
+use task_core::ports::{Delivery, Entropy, ErrorKind, EventHandler, PortError, Subscription};
 use tokio::task::consume_budget;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::super::connection::Connection;
 use super::super::error::Failure;
 use super::config::{StreamConfig, Trimming};
-use super::consumer::{Burial, Consumer, Pending, Scan, is_refusal};
+use super::consumer::{Burial, Consumer, Letter, Pending, Scan, is_refusal};
 use super::entry::{Entry, EntryId};
 use super::reader::Reader;
+use crate::trouble::Trouble;
 
 /// Deliveries that run or could run before it reads no further, for each call that may run at once.
 ///
@@ -58,12 +59,16 @@ pub(super) struct Subscriber {
     /// Pending entries to be taken before anything new is read: they are older.
     scans: VecDeque<Scan>,
     next_look: Instant,
+    trouble: Trouble,
+    untidy: Trouble,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct InHand {
     /// Those so far that count.
     deliveries: u32,
+    /// When it is delivered again, or was to be delivered.
+    due: Instant,
     bytes: usize,
 }
 
@@ -72,7 +77,7 @@ struct InHand {
 struct Answers {
     done: Vec<EntryId>,
     again: Vec<(EntryId, Option<u32>)>,
-    dead: Vec<(EntryId, Delivery, Burial)>,
+    dead: Vec<Letter>,
 }
 
 impl Answers {
@@ -103,6 +108,8 @@ impl Subscriber {
             // A group that begins beside another one is given what that has not finished.
             scans: VecDeque::from([scan(Pending::Own)]),
             next_look: Instant::now(),
+            trouble: Trouble::default(),
+            untidy: Trouble::default(),
         })
     }
 
@@ -118,6 +125,7 @@ impl Subscriber {
             }
             self.work(&mut dispatcher, &mut stop).await;
             self.store_until_done(&mut dispatcher, &mut stop).await;
+            self.relieved();
         }
         self.end(dispatcher, stop).await;
     }
@@ -144,7 +152,8 @@ impl Subscriber {
         }
         match read {
             Some(Ok(entries)) => {
-                let entries = entries.into_iter().map(|entry| (entry, 0));
+                let now = Instant::now();
+                let entries = entries.into_iter().map(|entry| (entry, 0, now));
                 self.deliver(dispatcher, entries);
             }
             Some(Err(error)) => {
@@ -168,9 +177,9 @@ impl Subscriber {
     fn deliver(
         &mut self,
         dispatcher: &mut Dispatcher<EntryId>,
-        entries: impl Iterator<Item = (Entry, u32)>,
+        entries: impl Iterator<Item = (Entry, u32, Instant)>,
     ) {
-        for (Entry { id, key, payload }, deliveries) in entries {
+        for (Entry { id, key, payload }, deliveries, due) in entries {
             self.read_to = self.read_to.max(id);
             if self.in_hand.contains_key(&id) {
                 // A group that was made again gives what it gave before.
@@ -178,28 +187,43 @@ impl Subscriber {
             }
             let bytes = payload.len() + key.len();
             self.bytes_in_hand += bytes;
-            self.in_hand.insert(id, InHand { deliveries, bytes });
+            let in_hand = InHand {
+                deliveries,
+                due,
+                bytes,
+            };
+            self.in_hand.insert(id, in_hand);
             let delivery = Delivery {
                 topic: self.subscription.topic.clone(),
                 key,
                 payload,
                 attempt: deliveries.saturating_add(1),
             };
-            dispatcher.offer(id, delivery);
+            dispatcher.offer_at(due, id, delivery);
         }
     }
 
     fn note(&mut self, handled: Handled<EntryId>) {
         match handled {
             Handled::Done { place } => self.answers.done.push(place),
-            Handled::Dead { place, delivery } => {
-                self.answers.dead.push((place, delivery, Burial::First));
-            }
+            Handled::Dead {
+                place,
+                delivery,
+                reason,
+            } => self.answers.dead.push(Letter {
+                id: place,
+                delivery,
+                reason,
+                burial: Burial::First,
+            }),
             Handled::Again {
-                place, deliveries, ..
+                place,
+                deliveries,
+                due,
             } => {
                 if let Some(in_hand) = self.in_hand.get_mut(&place) {
                     in_hand.deliveries = deliveries;
+                    in_hand.due = due;
                 }
                 self.answers.again.push((place, Some(deliveries)));
             }
@@ -221,9 +245,11 @@ impl Subscriber {
 
     /// Stores answers; what is stored is forgotten here, so that a repetition goes on from there.
     async fn store(&mut self, dispatcher: &mut Dispatcher<EntryId>) -> Result<(), Failure> {
-        while let Some((id, delivery, burial)) = self.answers.dead.pop() {
-            if let Err(failure) = self.consumer.bury(id, &delivery, burial).await {
-                self.answers.dead.push((id, delivery, Burial::Repeated));
+        while let Some(mut letter) = self.answers.dead.pop() {
+            let id = letter.id;
+            if let Err(failure) = self.consumer.bury(&letter).await {
+                letter.burial = Burial::Repeated;
+                self.answers.dead.push(letter);
                 return Err(failure);
             }
             self.let_go(id);
@@ -232,7 +258,10 @@ impl Subscriber {
         for id in std::mem::take(&mut self.answers.done) {
             self.let_go(id);
         }
-        let gone = self.consumer.keep(&self.answers.again).await?;
+        let gone = self
+            .consumer
+            .keep(self.answers.again.iter().copied())
+            .await?;
         self.answers.again.clear();
         self.forget(dispatcher, &gone);
         Ok(())
@@ -254,9 +283,8 @@ impl Subscriber {
             if self.scans.iter().all(|scan| scan.pending != idle) {
                 self.scans.push_back(scan(idle));
             }
-            if let Err(failure) = self.tidy().await {
-                self.warn(failure);
-            }
+            let tidied = self.tidy().await;
+            self.tell_of_tidying(tidied);
         }
         self.take(dispatcher).await
     }
@@ -274,7 +302,17 @@ impl Subscriber {
                 let group = &self.subscription.group;
                 tracing::info!(%group, count = taken.len(), "unfinished events taken over");
             }
-            self.deliver(dispatcher, taken.into_iter());
+            let now = Instant::now();
+            let redelivery = self.subscription.redelivery;
+            let taken = taken.into_iter().map(|(entry, past)| {
+                let left = match scan.pending {
+                    Pending::Idle(_) => past.pause_left(&redelivery),
+                    // Nobody has been asked yet.
+                    Pending::Own => Duration::ZERO,
+                };
+                (entry, past.deliveries, now + left)
+            });
+            self.deliver(dispatcher, taken);
             match rest {
                 Some(rest) => self.scans[0] = rest,
                 None => drop(self.scans.pop_front()),
@@ -300,7 +338,7 @@ impl Subscriber {
     /// Keeps others from taking what is in hand, and lets go what they have taken.
     async fn hold(&mut self, dispatcher: &mut Dispatcher<EntryId>) -> Result<(), Failure> {
         let in_hand: Vec<_> = self.in_hand.keys().map(|id| (*id, None)).collect();
-        let gone = self.consumer.keep(&in_hand).await?;
+        let gone = self.consumer.keep(in_hand.into_iter()).await?;
         self.forget(dispatcher, &gone);
         Ok(())
     }
@@ -337,8 +375,42 @@ impl Subscriber {
     }
 
     fn warn(&self, failure: Failure) {
-        let error = failure.into_port("receive");
-        tracing::warn!(%error, group = %self.subscription.group, "subscription waits");
+        self.hindered(&failure.into_port("receive"));
+    }
+
+    /// Says what keeps the subscription from its work, once in a while.
+    fn hindered(&self, error: &PortError) {
+        let (topic, group) = (&self.subscription.topic, &self.subscription.group);
+        match self.trouble.failed(Instant::now()) {
+            Some(unsaid) => {
+                tracing::warn!(%error, %topic, %group, unsaid, "subscription waits and tries again");
+            }
+            None => tracing::debug!(%error, %topic, %group, "subscription waits"),
+        }
+    }
+
+    /// Says so when nothing has failed any more for longer than the pauses between attempts.
+    fn relieved(&self) {
+        if let Some(lasted) = self.trouble.over(Instant::now(), 2 * PAUSE_AFTER_ERROR) {
+            let (topic, group) = (&self.subscription.topic, &self.subscription.group);
+            let lasted_ms = lasted.as_millis();
+            tracing::info!(%topic, %group, lasted_ms, "subscription goes on");
+        }
+    }
+
+    /// Nothing depends on tidying: what only that is refused is an episode of its own.
+    fn tell_of_tidying(&self, tidied: Result<(), Failure>) {
+        let Err(failure) = tidied else {
+            self.untidy.over(Instant::now(), Duration::ZERO);
+            return;
+        };
+        let error = failure.into_port("tidy");
+        if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Timeout) {
+            self.hindered(&error);
+        } else if let Some(unsaid) = self.untidy.failed(Instant::now()) {
+            let (topic, group) = (&self.subscription.topic, &self.subscription.group);
+            tracing::warn!(%error, %topic, %group, unsaid, "stream is not tidied");
+        }
     }
 
     /// Waits for the calls that run, stores their answers and gives everything else back.
@@ -365,11 +437,14 @@ impl Subscriber {
 
     /// Lets the group's next subscriber have what is unfinished at once, with the deliveries so far.
     async fn give_back(&mut self, unseen: &[Entry]) -> Result<(), Failure> {
-        let in_hand = self.in_hand.iter();
-        let in_hand = in_hand.map(|(id, in_hand)| (*id, Some(in_hand.deliveries)));
-        let unseen = unseen.iter().map(|entry| (entry.id, Some(0)));
+        let now = Instant::now();
+        let in_hand = self.in_hand.iter().map(|(id, in_hand)| {
+            let left = in_hand.due.saturating_duration_since(now);
+            (*id, left, in_hand.deliveries)
+        });
+        let unseen = unseen.iter().map(|entry| (entry.id, Duration::ZERO, 0));
         let given_back: Vec<_> = in_hand.chain(unseen).collect();
-        self.consumer.give_back(&given_back).await?;
+        self.consumer.give_back(given_back.into_iter()).await?;
         self.consumer.leave().await
     }
 }

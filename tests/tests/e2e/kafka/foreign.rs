@@ -153,8 +153,8 @@ async fn dead_letters_are_as_they_were(broker: &KafkaBroker) {
     }
     seen.sort();
     let expected = [
-        ("no key".to_owned(), None, 1),
-        ("odd key".to_owned(), Some(b"\xff".to_vec()), 0),
+        ("no key".to_owned(), None, 6),
+        ("odd key".to_owned(), Some(b"\xff".to_vec()), 5),
     ];
     assert_eq!(seen, expected);
 }

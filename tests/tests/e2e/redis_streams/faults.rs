@@ -6,6 +6,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::*;
+use crate::logs::Logs;
 
 async fn server() -> RedisServer {
     let options = RedisOptions {
@@ -171,7 +172,81 @@ async fn a_dead_letter_is_buried_once_however_often_it_is_tried() {
     let dead: Vec<(String, Vec<String>)> =
         ask(&url, &["XRANGE", "task-events.dead", "-", "+"]).await;
     assert_eq!(dead.len(), 2, "{dead:?}");
-    assert_eq!(dead[1].1, ["data", "bad", "key", "k"]);
+    let mut fields = dead[1].1.clone();
+    let offset = fields.iter().position(|name| name == "x-original-offset");
+    let id = fields.remove(offset.unwrap() + 1);
+    assert!(id.contains('-') && id != dead[1].0, "{id}");
+    let expected = [
+        ["data", "bad"],
+        ["key", "k"],
+        ["x-dead-letter-reason", "dropped"],
+        ["x-original-topic", STREAM],
+    ];
+    let rest = ["x-original-offset", "x-deliveries", "1"];
+    assert_eq!(fields, [expected.as_flattened(), &rest].concat());
+}
+
+#[tokio::test]
+async fn the_pause_before_a_retry_is_kept_over_a_restart_of_the_subscriber() {
+    const PAUSE: Duration = Duration::from_secs(2);
+    let server = server().await;
+    let url = server.url();
+    let patient = || {
+        let mut patient = subscription("g");
+        patient.redelivery.first_pause = PAUSE;
+        patient.redelivery.longest_pause = PAUSE;
+        patient
+    };
+    let first = bus(&url).await;
+    let mut failing = Listener::start(&first, patient(), |_| Answer::Retry).await;
+    publish(&first, "k", "bad").await;
+    assert_eq!(failing.hear().await.attempt, 1);
+    let failed = Instant::now();
+    failing.running.stop().await;
+    drop(first);
+    let second = bus(&url).await;
+    let mut heir = Listener::acknowledging(&second, patient()).await;
+    // The event behind it in its key waits, another one does not.
+    publish(&second, "k", "behind").await;
+    publish(&second, "other", "other").await;
+    assert_eq!(heir.hear_payloads(1).await, ["other"]);
+    let again = heir.hear().await;
+    assert_eq!((&*again.payload, again.attempt), (&b"bad"[..], 2));
+    let waited = failed.elapsed();
+    assert!(waited + Duration::from_millis(50) >= PAUSE, "{waited:?}");
+    assert_eq!(heir.hear_payloads(1).await, ["behind"]);
+    heir.running.stop().await;
+}
+
+#[tokio::test]
+async fn an_outage_is_one_line_when_it_begins_and_one_when_it_is_over() {
+    let logs = Logs::collect();
+    let mut server = server().await;
+    let url = server.url();
+    let bus = bus(&url).await;
+    let mut listener = Listener::acknowledging(&bus, subscription("the-outage")).await;
+    publish(&bus, "k", "before").await;
+    assert_eq!(listener.hear_payloads(1).await, ["before"]);
+    server.kill();
+    // It reads, looks and is refused all the time; every attempt is a failure.
+    let deadline = Instant::now() + Duration::from_secs(4);
+    until("it was refused more than once", async || {
+        bus.publish(&event("k", "lost")).await.unwrap_err();
+        (Instant::now() > deadline).then_some(())
+    })
+    .await;
+    server.restart().await;
+    let begun = || logs.with(&["WARN", "the-outage"]).len();
+    until("the end is told", async || {
+        let over = logs.with(&["the-outage", "subscription goes on"]);
+        (!over.is_empty()).then_some(())
+    })
+    .await;
+    publish(&bus, "k", "after").await;
+    while listener.hear_payloads(1).await != ["after"] {}
+    listener.running.stop().await;
+    assert_eq!(begun(), 1, "{:#?}", logs.with(&["the-outage"]));
+    assert_eq!(logs.with(&["the-outage"]).len(), 2);
 }
 
 #[tokio::test]
