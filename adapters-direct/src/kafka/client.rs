@@ -216,7 +216,7 @@ impl Voice {
             return;
         }
         if let Some(lasted) = self.outage.over(Instant::now(), QUIET) {
-            let lasted_ms = ms(lasted);
+            let lasted_ms = lasted.as_millis();
             tracing::info!(client = &*self.client, lasted_ms, "kafka answers again");
         }
     }

@@ -16,6 +16,9 @@
 //! nothing for as long as `offsets.retention.minutes` (seven days by default) is forgotten by the
 //! brokers, and new when it comes back.
 //!
+//! Positions of a group are fixed for all partitions when it begins, and carry a mark by which it is known
+//! as ours, see `positions.rs`. A dead letter says in headers why it is one, see `burial.rs`.
+//!
 //! *Source:* <https://kafka.apache.org/documentation/>; components-contrib v1.18.4
 //! `common/component/kafka/{producer,consumer,partitioner}.go`; librdkafka 2.12 `CONFIGURATION.md`.
 

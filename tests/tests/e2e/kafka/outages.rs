@@ -27,7 +27,7 @@ async fn an_outage_is_one_line_when_it_begins_and_one_when_it_is_over() {
     });
     ready.await;
     let mut config = config(&broker);
-    config.client_id = "the-outage".to_owned();
+    config.client_id = "kafka-outage".to_owned();
     config.delivery_timeout = Duration::from_secs(1);
     config.request_timeout = Duration::from_secs(3);
     let bus = KafkaEventBus::open(config).unwrap();
@@ -37,7 +37,7 @@ async fn an_outage_is_one_line_when_it_begins_and_one_when_it_is_over() {
     bus.publish(&event("outage", "k", "before")).await.unwrap();
     assert_eq!(heard.texts(1).await, ["before"]);
     // A broker that has just started may not be ready for everything.
-    let lines = |text| logs.with(&["the-outage", text]).len();
+    let lines = |text| logs.with(&["kafka-outage", text]).len();
     let told = || (lines("does not answer"), lines("answers again"));
     let (begun, _) = until("nothing is amiss", async || {
         Some(told()).filter(|(begun, over)| begun == over)
@@ -59,7 +59,7 @@ async fn an_outage_is_one_line_when_it_begins_and_one_when_it_is_over() {
     .await;
     while heard.texts(1).await != ["after"] {}
     running.stop().await;
-    let of_client = logs.with(&["the-outage"]);
+    let of_client = logs.with(&["kafka-outage"]);
     assert_eq!(told(), (begun + 1, begun + 1), "{of_client:#?}");
     assert_eq!(of_client.len(), before + 2, "{of_client:#?}");
     let of_group = logs.with(&["WARN", "outage.g"]);

@@ -224,7 +224,7 @@ async fn an_outage_is_one_line_when_it_begins_and_one_when_it_is_over() {
     let mut server = server().await;
     let url = server.url();
     let bus = bus(&url).await;
-    let mut listener = Listener::acknowledging(&bus, subscription("the-outage")).await;
+    let mut listener = Listener::acknowledging(&bus, subscription("streams-outage")).await;
     publish(&bus, "k", "before").await;
     assert_eq!(listener.hear_payloads(1).await, ["before"]);
     server.kill();
@@ -236,17 +236,17 @@ async fn an_outage_is_one_line_when_it_begins_and_one_when_it_is_over() {
     })
     .await;
     server.restart().await;
-    let begun = || logs.with(&["WARN", "the-outage"]).len();
+    let begun = || logs.with(&["WARN", "streams-outage"]).len();
     until("the end is told", async || {
-        let over = logs.with(&["the-outage", "subscription goes on"]);
+        let over = logs.with(&["streams-outage", "subscription goes on"]);
         (!over.is_empty()).then_some(())
     })
     .await;
     publish(&bus, "k", "after").await;
     while listener.hear_payloads(1).await != ["after"] {}
     listener.running.stop().await;
-    assert_eq!(begun(), 1, "{:#?}", logs.with(&["the-outage"]));
-    assert_eq!(logs.with(&["the-outage"]).len(), 2);
+    assert_eq!(begun(), 1, "{:#?}", logs.with(&["streams-outage"]));
+    assert_eq!(logs.with(&["streams-outage"]).len(), 2);
 }
 
 #[tokio::test]
