@@ -1,0 +1,136 @@
+//! `components` and `k8s`, applied as they are, and what the cluster makes of them.
+
+use serde_json::{Value, json};
+use task_tests::criteria::Criterion;
+use task_tests::process::cluster::Kubectl;
+
+/// Every component of the cluster: name, type, version and metadata.
+const COMPONENTS: [(&str, &str, &str, &[(&str, &str)]); 3] = [
+    ("kubernetes-secrets", "secretstores.kubernetes", "v1", &[]),
+    ("pubsub", "pubsub.redis", "v1", &[("redisHost", REDIS)]),
+    (
+        "statestore",
+        "state.redis",
+        "v1",
+        &[
+            ("redisHost", REDIS),
+            ("redisPassword", ""),
+            ("actorStateStore", "true"),
+        ],
+    ),
+];
+
+const REDIS: &str = "redis-master.default.svc.cluster.local:6379";
+
+/// Applies them and looks at each of them.
+pub(crate) async fn check(kubectl: &Kubectl, criterion: &mut Criterion) {
+    let applied = async {
+        let folders = ["apply", "-f", "components/", "-f", "k8s/"];
+        let applied = kubectl.try_run(&folders).await?;
+        Ok(applied.trim().replace('\n', ", "))
+    };
+    let what = "kubectl apply -f components/ -f k8s/";
+    criterion.check(what, applied).await;
+    criterion.check("components", components(kubectl)).await;
+    let what = "resiliency and subscription";
+    criterion.check(what, events(kubectl)).await;
+    criterion.check("Deployment", deployment(kubectl)).await;
+    criterion.check("Service", service(kubectl)).await;
+}
+
+async fn components(kubectl: &Kubectl) -> Result<String, String> {
+    let all = kubectl.json(&["get", "components.dapr.io"]).await;
+    let found = all["items"].as_array().into_iter().flatten();
+    let found: Vec<Value> = found.map(|one| one["spec"].clone()).collect();
+    let expected = COMPONENTS.map(|(_, kind, version, metadata)| {
+        let metadata = metadata.iter();
+        let metadata = metadata.map(|(name, value)| json!({"name": name, "value": value}));
+        json!({"type": kind, "version": version, "metadata": metadata.collect::<Vec<_>>()})
+    });
+    same("components", &json!(found), &json!(expected))?;
+    let names = all["items"].as_array().into_iter().flatten();
+    let names: Vec<&Value> = names.map(|one| &one["metadata"]["name"]).collect();
+    let expected = COMPONENTS.map(|(name, ..)| name);
+    same("names", &json!(names), &json!(expected))?;
+    Ok(expected.join(", "))
+}
+
+async fn events(kubectl: &Kubectl) -> Result<String, String> {
+    let resiliency = kubectl.json(&["get", "resiliencies.dapr.io"]).await;
+    let spec = &resiliency["items"][0]["spec"];
+    let targets = &spec["targets"];
+    let retry = &targets["components"]["pubsub"]["inbound"]["retry"];
+    let retry = retry.as_str().ok_or("pubsub has no inbound retries")?;
+    let policy = &spec["policies"]["retries"][retry];
+    let of_app = &targets["apps"]["notification-service"];
+    let only_timeout = json!({"timeout": of_app["timeout"]});
+    same("policies of calls", of_app, &only_timeout)?;
+
+    let all = kubectl.json(&["get", "subscriptions.dapr.io"]).await;
+    let subscription = &all["items"][0]["spec"];
+    let expected = json!({
+        "pubsubname": "pubsub",
+        "topic": "task-events",
+        "routes": {"default": "/events/task-events"},
+        "deadLetterTopic": "task-events-dead-letter",
+        "bulkSubscribe": {"enabled": false},
+    });
+    same("subscription", subscription, &expected)?;
+    Ok(format!(
+        "inbound retries of pubsub {policy}; {subscription}"
+    ))
+}
+
+async fn deployment(kubectl: &Kubectl) -> Result<String, String> {
+    let deployment = kubectl.json(&["get", "deployment", "task-api"]).await;
+    let template = &deployment["spec"]["template"];
+    let annotations = &template["metadata"]["annotations"];
+    let expected = json!({
+        "dapr.io/enabled": "true",
+        "dapr.io/app-id": "task-api",
+        "dapr.io/app-port": "8000",
+        "dapr.io/enable-api-logging": "true",
+    });
+    same("annotations", annotations, &expected)?;
+    let labels = &template["metadata"]["labels"];
+    same("labels", labels, &json!({"app": "task-api"}))?;
+    same("replicas", &deployment["spec"]["replicas"], &json!(2))?;
+    let container = &template["spec"]["containers"][0];
+    same("image", &container["image"], &json!("task-api:latest"))?;
+    let resources = json!({
+        "requests": {"cpu": "100m", "memory": "128Mi"},
+        "limits": {"cpu": "500m", "memory": "256Mi"},
+    });
+    same("resources", &container["resources"], &resources)?;
+    for (field, delay, period) in [("readinessProbe", 5, 10), ("livenessProbe", 10, 30)] {
+        let probe = &container[field];
+        let found = json!([probe["httpGet"]["path"], probe["httpGet"]["port"]]);
+        same(field, &found, &json!(["/health", 8000]))?;
+        let found = json!([probe["initialDelaySeconds"], probe["periodSeconds"]]);
+        same(field, &found, &json!([delay, period]))?;
+    }
+    Ok(annotations.to_string())
+}
+
+async fn service(kubectl: &Kubectl) -> Result<String, String> {
+    let service = kubectl.json(&["get", "service", "task-api"]).await;
+    let spec = &service["spec"];
+    let port = &spec["ports"][0];
+    let found = json!([
+        spec["type"],
+        spec["selector"],
+        port["port"],
+        port["targetPort"]
+    ]);
+    let expected = json!(["ClusterIP", {"app": "task-api"}, 80, 8000]);
+    same("service", &found, &expected)?;
+    Ok(found.to_string())
+}
+
+/// Compares what the API server answers with what the specification says.
+fn same(what: &str, found: &Value, expected: &Value) -> Result<(), String> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(format!("{what}: {found}, expected {expected}"))
+}
