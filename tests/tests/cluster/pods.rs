@@ -50,7 +50,7 @@ pub(crate) async fn check(cluster: &Cluster, criterion: &mut Criterion) -> Vec<P
     criterion.check(what, loaded(&pods)).await;
     let reported = async {
         for pod in &pods {
-            pod.report_ready(kubectl).await;
+            pod.report(kubectl).await;
         }
         endpoints(kubectl, &pods).await
     };

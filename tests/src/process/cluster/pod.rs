@@ -45,11 +45,19 @@ impl Probe {
 /// A pod that runs; its processes are killed when it is dropped or when the test process ends.
 #[derive(Debug)]
 pub struct Pod {
-    containers: Vec<(Container, Program)>,
+    containers: Vec<Running>,
     // Dropped last: the others live in its namespaces.
     _holder: Program,
     resource: Value,
     address: String,
+}
+
+#[derive(Debug)]
+struct Running {
+    name: String,
+    program: Program,
+    /// Whether it has passed its readiness probe.
+    ready: bool,
 }
 
 impl Pod {
@@ -74,8 +82,11 @@ impl Pod {
             let spec = spec_of(resource, &container.name);
             let variables = environment::of_container(spec, resource, &address);
             let words = words_in(&holder, variables.iter().chain(&links), &container);
-            let program = Program::start(&container.name, words);
-            (container, program)
+            Running {
+                program: Program::start(&container.name, words),
+                name: container.name,
+                ready: false,
+            }
         };
         Self {
             containers: containers.into_iter().map(start).collect(),
@@ -104,9 +115,9 @@ impl Pod {
     #[must_use]
     pub fn log(&self, container: &str) -> String {
         let mut all = self.containers.iter();
-        let found = all.find(|(one, _)| one.name == container);
-        let (_, program) = found.unwrap_or_else(|| panic!("no container {container}"));
-        program.log()
+        let found = all.find(|one| one.name == container);
+        let found = found.unwrap_or_else(|| panic!("no container {container}"));
+        found.program.log()
     }
 
     /// Sends `GET` to a port of the pod from the node, and answers the status and the body; `None` if nobody listens.
@@ -122,47 +133,53 @@ impl Pod {
     /// If the container has no such probe or ends, or the probe does not succeed within a minute.
     pub async fn probe(&mut self, container: &str, probe: Probe) -> String {
         let spec = &spec_of(&self.resource, container)[probe.field()];
-        let http = &spec["httpGet"];
-        let tcp = &spec["tcpSocket"];
-        assert!(http.is_object() || tcp.is_object(), "{container}: {spec}");
-        let path = http["path"].as_str().unwrap_or_default().to_owned();
-        let port = http["port"].as_u64().or_else(|| tcp["port"].as_u64());
-        let port = port.and_then(|port| u16::try_from(port).ok());
-        let port = port.unwrap_or_else(|| panic!("{container}: {spec}"));
-        let is_http = http.is_object();
+        let target = target_of(spec);
+        let (port, path) = target.unwrap_or_else(|| panic!("{container}: {spec}"));
         let address = self.socket(port);
-        until(&format!("{container} passes {spec}"), async || {
-            for (_, program) in &mut self.containers {
-                program.must_run();
+        let passed = until(&format!("{container} passes {spec}"), async || {
+            for one in &mut self.containers {
+                one.program.must_run();
             }
             let mut connection = Connection::open(address).await.ok()?;
-            if !is_http {
+            let Some(path) = path else {
                 return Some(format!("{address} accepts"));
-            }
-            let answer = connection.send("GET", &path, &[], "").await.ok()?;
+            };
+            let answer = connection.send("GET", path, &[], "").await.ok()?;
             let passed = (200..400).contains(&answer.status);
             passed.then(|| format!("{address}{path} {}", answer.status))
         })
-        .await
+        .await;
+        let mut all = self.containers.iter_mut();
+        if let Some(one) = all.find(|one| one.name == container && probe == Probe::Readiness) {
+            one.ready = true;
+        }
+        passed
     }
 
-    /// Tells the API server that every container runs and is ready, as a kubelet would after the probes.
-    pub async fn report_ready(&self, kubectl: &Kubectl) {
-        let names = self.containers.iter().map(|(container, _)| &container.name);
-        let containers = names.map(|name| {
-            let image = &spec_of(&self.resource, name)["image"];
+    /// Tells the API server which containers run and have passed their readiness probes, as a kubelet would.
+    ///
+    /// # Panics
+    /// If it is refused.
+    pub async fn report(&self, kubectl: &Kubectl) {
+        let status = |holds: bool| if holds { "True" } else { "False" };
+        let all_ready = status(self.containers.iter().all(|one| one.ready));
+        let containers = self.containers.iter().map(|one| {
+            let image = &spec_of(&self.resource, &one.name)["image"];
             json!({
-                "name": name, "image": image, "imageID": "", "restartCount": 0,
-                "ready": true, "started": true, "state": {"running": {}},
+                "name": one.name, "image": image, "imageID": "", "restartCount": 0,
+                "ready": one.ready, "started": true, "state": {"running": {}},
             })
         });
-        let types = ["PodScheduled", "Initialized", "ContainersReady", "Ready"];
-        let conditions = types.map(|kind| json!({"type": kind, "status": "True"}));
         let status = json!({"status": {
             "phase": "Running",
             "podIP": self.address,
             "podIPs": [{"ip": self.address}],
-            "conditions": conditions,
+            "conditions": [
+                {"type": "PodScheduled", "status": "True"},
+                {"type": "Initialized", "status": "True"},
+                {"type": "ContainersReady", "status": all_ready},
+                {"type": "Ready", "status": all_ready},
+            ],
             "containerStatuses": containers.collect::<Vec<_>>(),
         }});
         let status = status.to_string();
@@ -189,6 +206,18 @@ fn spec_of<'a>(pod: &'a Value, container: &str) -> &'a Value {
     let mut containers = containers.into_iter().flatten();
     let found = containers.find(|one| one["name"] == container);
     found.unwrap_or_else(|| panic!("{} has no container {container}", name_of(pod)))
+}
+
+/// Where a probe asks: a port, and a path unless it only connects.
+fn target_of(probe: &Value) -> Option<(u16, Option<&str>)> {
+    let path = probe["httpGet"]["path"].as_str();
+    let by = if path.is_some() {
+        "httpGet"
+    } else {
+        "tcpSocket"
+    };
+    let port = probe[by]["port"].as_u64()?;
+    Some((u16::try_from(port).ok()?, path))
 }
 
 /// Lays a cable between the node and the pod; answers the pod's address.
