@@ -1,9 +1,10 @@
 //! The pods that the cluster makes of the Deployment: injected, scheduled, run and asked.
 
+use std::path::Path;
+
 use serde_json::Value;
 use task_tests::criteria::Criterion;
 use task_tests::process::cluster::{Cluster, Container, Kubectl, Pod, Probe};
-use task_tests::process::program;
 use task_tests::wait::until;
 
 use crate::image;
@@ -24,7 +25,7 @@ const LOADED: [&str; 4] = ["kubernetes", "kubernetes-secrets", "pubsub", "states
 const REPLICAS: usize = 2;
 
 /// Waits for the pods, runs them, and looks at both of their containers; answers the running pods.
-pub(crate) async fn check(cluster: &Cluster, criterion: &mut Criterion) -> Vec<Pod> {
+pub(crate) async fn check(cluster: &Cluster, server: &Path, criterion: &mut Criterion) -> Vec<Pod> {
     let kubectl = cluster.kubectl();
     let mut resources = Vec::new();
     let injection = async {
@@ -38,7 +39,7 @@ pub(crate) async fn check(cluster: &Cluster, criterion: &mut Criterion) -> Vec<P
     let mut pods = Vec::new();
     let probes = async {
         for (number, resource) in (0..).zip(&resources) {
-            let containers = containers(cluster, resource);
+            let containers = containers(cluster, server, resource);
             pods.push(Pod::start(kubectl, resource, number, containers).await);
         }
         probes(&mut pods).await
@@ -147,7 +148,7 @@ async fn left_alone(kubectl: &Kubectl) -> Result<String, String> {
 }
 
 /// What runs as the containers of a pod: the server for our image, daprd for Dapr's.
-fn containers(cluster: &Cluster, pod: &Value) -> Vec<Container> {
+fn containers(cluster: &Cluster, server: &Path, pod: &Value) -> Vec<Container> {
     let containers = of(pod).map(|container| {
         let name = container["name"].as_str().unwrap_or_default();
         let (program, arguments, variables) = if name == SIDECAR {
@@ -157,7 +158,7 @@ fn containers(cluster: &Cluster, pod: &Value) -> Vec<Container> {
             let variables = ADJUSTED.map(str::to_owned).to_vec();
             (cluster.daprd(), arguments.collect(), variables)
         } else {
-            (program().to_owned(), image::arguments(), Vec::new())
+            (server.to_owned(), image::arguments(), Vec::new())
         };
         let mut words = vec![program.into_os_string()];
         words.extend(arguments.into_iter().map(Into::into));

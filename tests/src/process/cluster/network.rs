@@ -3,6 +3,7 @@
 //! So the names, addresses and ports are those of any cluster, and no port of the machine is taken. What a
 //! cluster's DNS and proxy would answer stands in `/etc/hosts`, with addresses on the loopback device.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::process::CommandExt;
@@ -29,11 +30,11 @@ const SERVICES: [(&str, &str); 6] = [
     (REDIS, "redis-master.default.svc.cluster.local"),
 ];
 
-/// Starts this program again, in namespaces of its own and with one argument; comes back only if it cannot.
+/// Starts this program again, in namespaces of its own and with these arguments; comes back only if it cannot.
 ///
 /// No privilege is needed where users may make namespaces.
 #[must_use]
-pub fn enter(argument: &str) -> io::Error {
+pub fn enter<A: AsRef<OsStr>>(arguments: &[A]) -> io::Error {
     let this = match std::env::current_exe() {
         Ok(this) => this,
         Err(error) => return error,
@@ -41,7 +42,7 @@ pub fn enter(argument: &str) -> io::Error {
     Command::new("unshare")
         .args(["--map-root-user", "--net", "--mount"])
         .arg(this)
-        .arg(argument)
+        .args(arguments)
         .exec()
 }
 
