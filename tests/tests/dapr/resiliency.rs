@@ -1,10 +1,9 @@
-//! What the resiliency of this repository makes of refusals: no call is repeated, and what is dropped is kept.
+//! What the resiliency of this repository makes of refusals: no call is repeated, and none holds up the next one.
 
 use axum::http::StatusCode;
 use serde_json::json;
 use task_tests::process::dapr::{Names, self_hosted};
 use task_tests::process::{RedisServer, Sidecar, SidecarOptions};
-use task_tests::wait::until;
 
 use crate::app::{Call, DaprApp};
 
@@ -37,24 +36,4 @@ async fn a_refused_call_is_not_repeated_and_the_next_one_gets_through() {
         app.next("/missing").await;
     }
     assert_eq!(app.following().await.path, "/notify");
-}
-
-#[tokio::test]
-async fn what_the_app_drops_is_a_dead_letter() {
-    let server = RedisServer::start().await;
-    let answer = |call: &Call| {
-        let known = call.path == "/events/task-events";
-        known.then(|| (StatusCode::OK, json!({"status": "DROP"})))
-    };
-    let app = DaprApp::start(answer).await;
-    let options = SidecarOptions::of("task-api", self_hosted(server.port())).beside(app.port);
-    let sidecar = Sidecar::start(options).await;
-    let path = "/v1.0/publish/pubsub/task-events";
-    let event = r#"{"event_type": "task.completed", "task_id": "1"}"#;
-    assert_eq!(sidecar.send("POST", path, &[], event).await.status, 204);
-    until("it is a dead letter", async || {
-        let length = server.command(&["XLEN", "task-events-dead-letter"]).await;
-        (length == ::redis::Value::Int(1)).then_some(())
-    })
-    .await;
 }
