@@ -4,6 +4,7 @@ pub mod backends;
 pub mod broken;
 pub mod config;
 pub mod conformance;
+pub mod criteria;
 pub mod model;
 pub mod process;
 pub mod trials;

@@ -1,5 +1,7 @@
 //! Real programs as fixtures: started on ports and directories of their own, gone when dropped.
 
+mod authority;
+pub mod cluster;
 pub mod dapr;
 mod directory;
 mod http;

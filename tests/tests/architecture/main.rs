@@ -2,6 +2,7 @@
 
 mod dependencies;
 mod promises;
+mod resources;
 mod rules;
 mod violations;
 
@@ -95,6 +96,49 @@ fn cases() -> Vec<(&'static str, &'static str)> {
         .chain(notifiers)
         .chain(secrets)
         .collect()
+}
+
+/// The resources in a folder, by name.
+fn resources(folder: &str) -> Vec<Source> {
+    let entries = fs::read_dir(root().join(folder)).expect("a folder can be listed");
+    let paths = entries.map(|entry| entry.expect("a folder can be listed").path());
+    let files = paths.filter(|path| path.is_file());
+    let resources = files.map(|file| Source {
+        path: file.file_name().unwrap_or_default().display().to_string(),
+        text: fs::read_to_string(&file).expect("a resource is UTF-8"),
+    });
+    resources.collect()
+}
+
+#[test]
+fn the_resources_of_a_cluster_are_in_its_namespace_and_nothing_else_is_beside_them() {
+    let resources = resources("components");
+    assert!(resources.len() >= 5, "found only {}", resources.len());
+    let stray = resources.iter().filter(|one| !one.path.ends_with(".yaml"));
+    let stray = stray.map(|one| format!("components/{} is no resource", one.path));
+    let outside = resources
+        .iter()
+        .flat_map(|one| resources::is_in_the_namespace(&one.path, &one.text));
+    none(&stray.chain(outside).collect());
+}
+
+#[test]
+fn the_self_hosted_resources_mean_what_those_of_the_cluster_mean() {
+    let cluster = resources("components");
+    let mut found = Violations::new();
+    for one in resources("components/self-hosted") {
+        // Where secrets come from is what differs.
+        if one.path.starts_with("secrets.") {
+            continue;
+        }
+        match cluster.iter().find(|other| other.path == one.path) {
+            Some(other) => {
+                found.extend(resources::mean_the_same(&one.path, &other.text, &one.text))
+            }
+            None => found.push(format!("components has no {}", one.path)),
+        }
+    }
+    none(&found);
 }
 
 #[test]

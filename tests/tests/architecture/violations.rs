@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dependencies::{core_knows_no_io, dapr_knows_no_backend, layers_point_inwards};
 use crate::promises::{every_case_is_promised, every_must_names_a_case, promises};
+use crate::resources::{is_in_the_namespace, mean_the_same};
 use crate::rules::{
     Rule, adapter_folders_are_alike, file_is_short, functions_are_short, has_code,
     mocks_say_how_often, names_say_what_is_inside, no_test_is_ignored,
@@ -179,4 +180,18 @@ fn a_promise_without_its_case_and_a_must_without_a_promise_are_caught() {
     let promises = promises(text);
     let found = every_case_is_promised(&promises, &[("it_works", "S1"), ("stray", "S2")]);
     assert_eq!(found, ["S2 does not name stray"]);
+}
+
+#[test]
+fn a_resource_of_another_namespace_or_with_another_meaning_is_caught() {
+    let cluster = "metadata:\n  name: a\n  namespace: default\nhost: redis-master.default.svc.cluster.local:6379\n";
+    assert_eq!(is_in_the_namespace("a.yaml", cluster), [""; 0]);
+    assert_eq!(
+        is_in_the_namespace("a.yaml", "metadata:\n  name: a\n").len(),
+        1
+    );
+    let same = "metadata:\n  name: a\nhost: localhost:6379\n";
+    assert_eq!(mean_the_same("a.yaml", cluster, same), [""; 0]);
+    let other = same.replace("6379", "6380");
+    assert_eq!(mean_the_same("a.yaml", cluster, &other).len(), 1);
 }

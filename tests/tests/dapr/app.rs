@@ -60,16 +60,18 @@ impl DaprApp {
 
     /// The next call of a path; others before it are passed over.
     pub(crate) async fn next(&mut self, path: &str) -> Call {
-        let call = async {
-            loop {
-                let call = self.calls.recv().await.unwrap();
-                if call.path == path {
-                    return call;
-                }
+        loop {
+            let call = self.following().await;
+            if call.path == path {
+                return call;
             }
-        };
-        let call = tokio::time::timeout(task_tests::wait::DEADLINE, call).await;
-        call.unwrap_or_else(|_| panic!("no call of {path}"))
+        }
+    }
+
+    /// The next call, whatever it asks for.
+    pub(crate) async fn following(&mut self) -> Call {
+        let call = tokio::time::timeout(task_tests::wait::DEADLINE, self.calls.recv()).await;
+        call.expect("a call comes").unwrap()
     }
 }
 

@@ -9,4 +9,5 @@
 
 mod adapters;
 mod app;
+mod resiliency;
 mod stack;
