@@ -10,3 +10,4 @@
 mod adapters;
 mod app;
 mod stack;
+mod state_store;
