@@ -11,3 +11,4 @@ mod adapters;
 mod app;
 mod resiliency;
 mod stack;
+mod state_store;
