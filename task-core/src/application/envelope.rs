@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::record::Displayed;
-use crate::domain::{Revision, TaskEvent};
+use crate::domain::{Revision, TaskEvent, Timestamp};
 use crate::ports::{Event, Topic};
 
 /// The topic of task events.
@@ -92,6 +92,8 @@ pub struct IncomingEvent {
     pub event_type: String,
     /// The task.
     pub task_id: String,
+    /// When it happened, if the publisher says so.
+    pub time: Option<Timestamp>,
 }
 
 #[derive(Deserialize)]
@@ -156,6 +158,7 @@ impl IncomingEvent {
         Ok(Self {
             id,
             source,
+            time: data.timestamp.trim().parse().ok(),
             event_type: data.event_type,
             task_id: data.task_id,
         })
@@ -165,7 +168,7 @@ impl IncomingEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EventType, Status, TaskId, Timestamp};
+    use crate::domain::{EventType, Status, TaskId};
 
     fn event() -> TaskEvent {
         TaskEvent {
