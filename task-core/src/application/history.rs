@@ -87,10 +87,15 @@ mod tests {
     use super::*;
     use crate::memory::{ManualClock, MemoryStateStore};
 
+    fn fixture() -> (Arc<ManualClock>, MemoryStateStore) {
+        let clock = Arc::new(ManualClock::default());
+        let shown: Arc<dyn Clock> = Arc::<ManualClock>::clone(&clock);
+        (clock, MemoryStateStore::new(shown))
+    }
+
     #[tokio::test]
     async fn the_first_sight_of_a_group_stays() {
-        let clock = Arc::new(ManualClock::default());
-        let store = MemoryStateStore::new(clock.clone());
+        let (clock, store) = fixture();
         let group = Group::new("g");
         let first = GroupStart::of(&group, &store, &*clock).await;
         let first = first.expect("a new group");
@@ -103,8 +108,7 @@ mod tests {
 
     #[tokio::test]
     async fn history_is_what_is_older_by_more_than_clocks_differ() {
-        let clock = Arc::new(ManualClock::default());
-        let store = MemoryStateStore::new(clock.clone());
+        let (clock, store) = fixture();
         let start = GroupStart::of(&Group::new("g"), &store, &*clock).await;
         let (start, now) = (start.expect("a new group"), clock.now());
         let before = |by: Duration| {
@@ -118,8 +122,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_not_a_start_is_refused() {
-        let clock = Arc::new(ManualClock::default());
-        let store = MemoryStateStore::new(clock.clone());
+        let (clock, store) = fixture();
         let key = Key::new(Kind::GROUP, "g");
         for garbage in ["x", "{}", r#"{"since":"yesterday"}"#] {
             let put = store.put(&key, garbage.into(), PutOptions::default());
