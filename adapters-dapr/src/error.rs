@@ -59,6 +59,11 @@ pub(crate) enum Failure {
     Unsupported(String),
     #[error("{0}")]
     Conflict(String),
+    /// One key of a bulk read could not be read.
+    #[error("{}", shortened(.0))]
+    Item(String),
+    #[error("{0}")]
+    Corrupt(String),
 }
 
 /// An answer over HTTP other than success.
@@ -152,6 +157,8 @@ impl Failure {
             Self::Missing(_) => new(ErrorKind::NotFound),
             Self::Unsupported(_) => new(ErrorKind::Unsupported),
             Self::Conflict(_) => new(ErrorKind::Conflict),
+            Self::Item(_) => new(ErrorKind::Unavailable),
+            Self::Corrupt(_) => new(ErrorKind::Corrupt),
             Self::Header(_) => new(ErrorKind::Invalid),
         }
     }

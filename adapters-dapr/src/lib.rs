@@ -24,6 +24,7 @@ mod event_bus;
 mod notifier;
 mod secret_store;
 mod sidecar;
+mod state_store;
 
 pub use callback::callbacks;
 pub use config::{
@@ -36,3 +37,4 @@ pub use sidecar::{
     API_TOKEN, Component, CurrentTrace, Metadata, Sidecar, SidecarOptions, Subscribed, TRACEPARENT,
     TraceParent,
 };
+pub use state_store::{DaprStateStore, Events, StateStoreOptions};

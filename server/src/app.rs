@@ -5,13 +5,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use task_core::application::{CompletionNotifier, Outbox, Relay, TASK_EVENTS_TOPIC, TaskService};
+use task_core::application::{
+    CompletionNotifier, GroupStart, Outbox, Relay, TASK_EVENTS_TOPIC, TaskService,
+};
 use task_core::background::Background;
-use task_core::ports::{Group, PortError, Subscription, SystemClock, SystemEntropy, Topic};
+use task_core::ports::{PortError, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
 use tokio::time::timeout;
 
-use crate::backend::{self, Backend, Replicas};
+use crate::backend::{self, Backend, Consumer, Hears, Replicas};
 use crate::config::{Config, ConfigError};
 use crate::http::{self, Gate, TaskApi, listener};
 use crate::shutdown::Stopping;
@@ -117,15 +119,13 @@ fn listen_reason(error: &io::Error) -> String {
     found.map_or_else(|| error.to_string(), |(_, words)| (*words).to_owned())
 }
 
-/// The consumer group of the Task API.
-const GROUP: &str = "task-api";
-
 /// The Task API, ready to serve.
 #[derive(Debug)]
 pub struct App {
     gate: Arc<Gate>,
     api: Arc<TaskApi>,
     place: String,
+    receiver: Option<String>,
     relay: Option<Background>,
     subscription: Background,
     shutdown_timeout: Duration,
@@ -152,16 +152,24 @@ impl App {
             notifier,
             inbox,
             replicas,
+            consumer,
+            callbacks,
             place,
+            receiver,
         } = backend;
         let outbox = Arc::new(Outbox::new(Arc::clone(&store))?);
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let service = TaskService::new(Arc::clone(&outbox), clock, entropy)?;
 
         // The group's position is fixed before the first event is published.
-        let group = Group::new(GROUP);
+        let Consumer { group, hears } = consumer;
+        let start = GroupStart::of(&group, &*store, &SystemClock).await?;
         let (marks, to) = (Arc::clone(&store), Arc::clone(&notifier));
         let handler = CompletionNotifier::new(group.clone(), marks, to);
+        let handler = match hears {
+            Hears::News => handler,
+            Hears::History => handler.since(start),
+        };
         let subscription = Subscription {
             redelivery: config.redelivery,
             ..Subscription::new(Topic::new(TASK_EVENTS_TOPIC), group)
@@ -181,11 +189,13 @@ impl App {
             readiness: http::health::Readiness::new(store, bus, notifier),
             inbox,
         });
-        let gate = Gate::new(http::router(Arc::clone(&api)), &config.limits);
+        let router = http::router(Arc::clone(&api), callbacks);
+        let gate = Gate::new(router, &config.limits);
         Ok(Self {
             gate: Arc::new(gate),
             api,
             place,
+            receiver,
             relay,
             subscription,
             shutdown_timeout: config.limits.shutdown_timeout,
@@ -204,10 +214,11 @@ impl App {
         &self.place
     }
 
-    /// Says whether notifications stay in this process, where `GET /notifications` shows them.
+    /// Where notifications go, in words for people; `None` if they stay in this process, where
+    /// `GET /notifications` shows them.
     #[must_use]
-    pub fn has_inbox(&self) -> bool {
-        self.api.inbox.is_some()
+    pub fn receiver(&self) -> Option<&str> {
+        self.receiver.as_deref()
     }
 
     /// From now on `GET /ready` answers that the service is stopping.

@@ -2,21 +2,28 @@
 
 use std::sync::Arc;
 
-use task_core::ports::{EventBus, Notifier, StateStore};
+use axum::Router;
+use task_core::ports::{EventBus, Group, Notifier, StateStore};
 
 use crate::app::StartError;
 use crate::config::{self, Config, Conflict};
 use crate::http::Inbox;
 
+#[cfg(feature = "dapr")]
+mod dapr;
 #[cfg(all(feature = "redis", feature = "http"))]
 mod direct;
 #[cfg(feature = "embedded")]
 mod embedded;
 #[cfg(all(feature = "redis", feature = "http", feature = "kafka"))]
 mod kafka;
-#[cfg(any(feature = "embedded", all(feature = "redis", feature = "http")))]
+#[cfg(any(
+    feature = "embedded",
+    feature = "dapr",
+    all(feature = "redis", feature = "http")
+))]
 mod notifier;
-#[cfg(all(feature = "redis", feature = "http"))]
+#[cfg(any(feature = "dapr", all(feature = "redis", feature = "http")))]
 mod waiting;
 
 /// The driven ports of the Task API.
@@ -32,8 +39,41 @@ pub struct Backend {
     pub inbox: Option<Arc<dyn Inbox>>,
     /// Whether other processes may serve the same tasks.
     pub replicas: Replicas,
+    /// Who hears the events.
+    pub consumer: Consumer,
+    /// Routes that the backend calls on this service.
+    pub callbacks: Option<Router>,
     /// What a person reads at the start about where tasks live.
     pub place: String,
+    /// What a person reads at the start about where notifications go; `None` is the local inbox.
+    pub receiver: Option<String>,
+}
+
+/// The consumer of the task events.
+#[derive(Debug)]
+pub struct Consumer {
+    /// Its group.
+    pub group: Group,
+    /// What the group hears first if the bus does not know it.
+    pub hears: Hears,
+}
+
+impl Default for Consumer {
+    /// The group `task-api`, which hears what is new.
+    fn default() -> Self {
+        let group = Group::new("task-api");
+        let hears = Hears::News;
+        Self { group, hears }
+    }
+}
+
+/// What a new group hears first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hears {
+    /// What is published from now on.
+    News,
+    /// Everything that the bus still has.
+    History,
 }
 
 /// How many processes may serve the same tasks.
@@ -60,11 +100,11 @@ pub fn check(config: &Config) -> Result<(), StartError> {
         }
         config::Backend::Embedded => Ok(()),
         config::Backend::Direct => check_direct(config),
-        other @ (config::Backend::Dapr | config::Backend::Parallel) => {
-            Err(StartError::BackendMissing {
-                name: other.as_str(),
-            })
-        }
+        config::Backend::Dapr if cfg!(not(feature = "dapr")) => lacks("the backend dapr", "dapr"),
+        config::Backend::Dapr => Ok(()),
+        other @ config::Backend::Parallel => Err(StartError::BackendMissing {
+            name: other.as_str(),
+        }),
     }
 }
 
@@ -87,6 +127,8 @@ pub fn conflicts(config: &Config) -> Vec<Conflict> {
     match config.backend {
         #[cfg(all(feature = "redis", feature = "http"))]
         config::Backend::Direct => direct::conflicts(config),
+        #[cfg(feature = "dapr")]
+        config::Backend::Dapr => dapr::conflicts(config),
         _ => Vec::new(),
     }
 }
@@ -96,7 +138,11 @@ pub fn conflicts(config: &Config) -> Vec<Conflict> {
 /// # Errors
 /// The backend is not compiled in, or cannot be opened.
 #[cfg_attr(
-    not(any(feature = "embedded", all(feature = "redis", feature = "http"))),
+    not(any(
+        feature = "embedded",
+        feature = "dapr",
+        all(feature = "redis", feature = "http")
+    )),
     expect(clippy::unused_async, reason = "opening a backend waits for it")
 )]
 pub async fn open(config: &Config) -> Result<Backend, StartError> {
@@ -106,12 +152,18 @@ pub async fn open(config: &Config) -> Result<Backend, StartError> {
         config::Backend::Embedded => embedded::open(config).await,
         #[cfg(all(feature = "redis", feature = "http"))]
         config::Backend::Direct => direct::open(config).await,
+        #[cfg(feature = "dapr")]
+        config::Backend::Dapr => dapr::open(config).await,
         _ => unreachable!("the backend is not compiled in, which was checked"),
     }
 }
 
 /// One attempt: who calls tries again, or nobody does.
-#[cfg(any(feature = "embedded", all(feature = "redis", feature = "http")))]
+#[cfg(any(
+    feature = "embedded",
+    feature = "dapr",
+    all(feature = "redis", feature = "http")
+))]
 fn once(timeout: std::time::Duration) -> task_core::layer::Policy {
     task_core::layer::Policy {
         timeout,

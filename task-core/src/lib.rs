@@ -9,5 +9,6 @@ pub mod application;
 pub mod layer;
 
 pub mod background;
+pub mod carried;
 pub mod dispatch;
 pub mod memory;

@@ -1,8 +1,12 @@
 //! The pending events: entries of a stream with the fields `topic`, `key` and `payload`.
 
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 use redis::{Cmd, Value};
+use task_core::episode::Episode;
 use task_core::ports::{Event, PendingEvent, PendingId, Topic};
+use tokio::time::Instant;
 
 use super::answer::{bytes, is, parts, text, unexpected};
 use super::connection::Connection;
@@ -17,10 +21,11 @@ const MOST_PLACES: usize = 1_000;
 /// Reads the events after a place.
 ///
 /// An entry that somebody else put there, and that is no event, is passed over and stays: it holds up
-/// nothing, and whoever put it there may want it back.
+/// nothing, and whoever put it there may want it back. The episode tells of it, now and then.
 pub(super) async fn pending(
     connection: &Connection,
     stream: &str,
+    passed_over: &Mutex<Episode>,
     after: Option<&PendingId>,
     limit: usize,
 ) -> Result<Vec<PendingEvent>, Failure> {
@@ -35,7 +40,7 @@ pub(super) async fn pending(
         command.arg("COUNT").arg(limit);
         let answer = connection.command(&command, Effect::Read).await?;
         let entries = parts(&answer);
-        let events: Vec<PendingEvent> = entries.iter().filter_map(readable).collect();
+        let events = readable(entries, passed_over);
         let last = entries.last().and_then(|last| text(parts(last).first()?));
         match last {
             Some(last) if events.is_empty() && limit > 0 => start = format!("({last}"),
@@ -44,11 +49,24 @@ pub(super) async fn pending(
     }
 }
 
-/// The event of an entry, or a line in the log.
-fn readable(entry: &Value) -> Option<PendingEvent> {
-    event(entry)
-        .inspect_err(|error| tracing::error!(%error, "an entry of the outbox is passed over"))
-        .ok()
+/// The events of a page, and now and then a line about what is none.
+fn readable(entries: &[Value], passed_over: &Mutex<Episode>) -> Vec<PendingEvent> {
+    let mut events = Vec::with_capacity(entries.len());
+    let mut first_error = None;
+    for entry in entries {
+        match event(entry) {
+            Ok(event) => events.push(event),
+            Err(error) => drop(first_error.get_or_insert(error)),
+        }
+    }
+    if let Some(error) = first_error {
+        let mut episode = passed_over.lock().unwrap_or_else(PoisonError::into_inner);
+        if episode.fails(Instant::now()) {
+            let entries = entries.len() - events.len();
+            tracing::error!(%error, entries, "entries of the outbox are passed over");
+        }
+    }
+    events
 }
 
 /// Removes events; places that are gone already do not matter.

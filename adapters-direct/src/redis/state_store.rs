@@ -1,10 +1,11 @@
 //! The state store in Redis.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use redis::{Cmd, Pipeline};
+use task_core::episode::Episode;
 use task_core::ports::{
     CapabilitySet, Commit, DeleteOptions, ETag, Key, Kind, Page, PendingEvent, PendingId,
     PortError, PutOptions, StateCapability, StateStore, Stored, Write,
@@ -34,11 +35,17 @@ const MOST_KEYS: usize = 64;
 pub struct RedisStateStore {
     connection: Arc<Connection>,
     names: Names,
+    /// Entries of the outbox that are no events.
+    passed_over: Arc<Mutex<Episode>>,
 }
 
 impl RedisStateStore {
     pub(super) fn new(connection: Arc<Connection>, names: Names) -> Self {
-        Self { connection, names }
+        Self {
+            connection,
+            names,
+            passed_over: Arc::default(),
+        }
     }
 
     async fn apply(&self, step: Step<'_>) -> Result<Vec<Option<ETag>>, Failure> {
@@ -157,7 +164,8 @@ impl StateStore for RedisStateStore {
         limit: usize,
     ) -> Result<Vec<PendingEvent>, PortError> {
         let stream = self.names.outbox();
-        let pending = outbox::pending(&self.connection, &stream, after.as_ref(), limit).await;
+        let (connection, told) = (&self.connection, &self.passed_over);
+        let pending = outbox::pending(connection, &stream, told, after.as_ref(), limit).await;
         pending.map_err(|failure| failure.into_port("pending"))
     }
 

@@ -10,7 +10,7 @@ use task_core::ports::{EventBus, Secret, SecretName};
 #[cfg(feature = "kafka")]
 use super::kafka;
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Replicas, notifier, once};
+use super::{Backend, Consumer, Replicas, notifier, once};
 use crate::app::StartError;
 use crate::config::{self, BusKind, Config, Conflict};
 use crate::secrets;
@@ -94,6 +94,9 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         notifier: notifier::over_http(config, url)?,
         inbox: None,
         replicas: Replicas::Many,
+        consumer: Consumer::default(),
+        callbacks: None,
+        receiver: Some(url.to_string()),
         place: format!("{} ({})", direct.redis.url, direct.redis.layout.as_str()),
     })
 }

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use task_core::layer::{GuardedEventBus, GuardedNotifier, GuardedStateStore};
 use task_core::ports::{ErrorKind, Notifier, PortError, SystemClock};
 
-use super::{Backend, Replicas, notifier, once};
+use super::{Backend, Consumer, Replicas, notifier, once};
 use crate::app::StartError;
 use crate::config::Config;
 use crate::http::{Inbox, Received, ReceivedNotification};
@@ -52,6 +52,9 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         inbox,
         // A second process on the file is refused.
         replicas: Replicas::One,
+        consumer: Consumer::default(),
+        callbacks: None,
+        receiver: config.notification_url.as_ref().map(ToString::to_string),
         place: file.display().to_string(),
     })
 }

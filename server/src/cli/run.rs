@@ -93,10 +93,9 @@ fn runtime(config: &Config) -> Result<Runtime, Failure> {
 
 fn banner(app: &App, config: &Config, socket: &TcpListener) -> String {
     let api = address(socket, config);
-    let notifications = match &config.notification_url {
-        Some(url) => url.to_string(),
-        None if app.has_inbox() => format!("{api}/notifications"),
-        None => "nowhere".to_owned(),
+    let notifications = match app.receiver() {
+        Some(receiver) => receiver.to_owned(),
+        None => format!("{api}/notifications"),
     };
     format!(
         "Task API       {api}\n\

@@ -103,7 +103,7 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.kafka.create_replication, integer(v, 1, 15));
     "start_timeout_ms" "MS" = "30000", TaskApi, "Longest wait at the start for the servers that the backend needs",
         |c, v| store(&mut c.start_timeout, millis(v, 0, 600_000));
-    "notification_url" "URL" = "", TaskApi, "Receiver of notifications (POST URL/notify); without it they stay in the local inbox",
+    "notification_url" "URL" = "", TaskApi, "Receiver of notifications (POST URL/notify); direct needs it, embedded has a local inbox without it",
         |c, v| store(&mut c.notification_url, NotificationUrl::parse(v).map(Some));
     "notification_timeout_ms" "MS" = "5000", TaskApi, "Longest wait for the receiver of a notification",
         |c, v| store(&mut c.notification_timeout, millis(v, 1, 300_000));

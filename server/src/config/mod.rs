@@ -6,6 +6,7 @@
 mod direct;
 mod keys;
 mod secrets;
+mod sidecar;
 mod sources;
 mod suggest;
 mod url;
@@ -21,6 +22,7 @@ use task_core::ports::Redelivery;
 pub use direct::{BusKind, Direct, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisLayout};
 pub(crate) use keys::{KEYS, Key, Scope};
 pub use secrets::SecretSource;
+pub use sidecar::SidecarVariables;
 pub use sources::{ConfigError, Effective, Origin, Problem, Sources};
 pub use url::NotificationUrl;
 
@@ -39,6 +41,8 @@ pub struct Config {
     pub secret_variables: Variables,
     /// Redis and the event bus of the direct backend.
     pub direct: Direct,
+    /// The variables with which a Dapr sidecar tells where it is.
+    pub sidecar_variables: SidecarVariables,
     /// The receiver of notifications; `None` is the local inbox.
     pub notification_url: Option<NotificationUrl>,
     /// The longest wait at the start for what the service cannot do without.
@@ -161,6 +165,7 @@ impl Config {
             secrets: SecretSource::Environment,
             secret_variables: Variables::default(),
             direct: Direct::unset(),
+            sidecar_variables: SidecarVariables::default(),
             notification_url: None,
             start_timeout: Duration::ZERO,
             notification_timeout: Duration::ZERO,

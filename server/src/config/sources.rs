@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use adapters_direct::secrets::{VARIABLE_PREFIX as SECRET_PREFIX, Variables};
 
 use super::keys::{self, KEYS, Key, VARIABLE_PREFIX};
-use super::{Config, Conflict, suggest, url};
+use super::{Config, Conflict, SidecarVariables, suggest, url};
 
 /// Longest part of a refused value that a message repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 80;
@@ -20,6 +20,7 @@ pub struct Sources {
     variables: BTreeMap<&'static str, String>,
     file: BTreeMap<&'static str, String>,
     secrets: Variables,
+    sidecar: SidecarVariables,
     defaults: BTreeMap<&'static str, &'static str>,
     file_path: Option<PathBuf>,
     problems: Vec<Problem>,
@@ -135,6 +136,11 @@ impl Sources {
             let Ok(variable) = name.into_string() else {
                 continue;
             };
+            if SidecarVariables::has(&variable) {
+                let value = value.to_string_lossy().into_owned();
+                self.sidecar.extend([(variable, value)]);
+                continue;
+            }
             let Some(suffix) = variable.strip_prefix(VARIABLE_PREFIX) else {
                 continue;
             };
@@ -222,6 +228,7 @@ impl Sources {
     ) -> Result<Effective, ConfigError> {
         let mut config = Config::unset();
         config.secret_variables = std::mem::take(&mut self.secrets);
+        config.sidecar_variables = std::mem::take(&mut self.sidecar);
         let mut values = Vec::with_capacity(KEYS.len());
         for key in KEYS {
             let (text, origin) = self.winner(key);

@@ -48,10 +48,13 @@ pub(crate) struct TaskApi {
     pub(crate) inbox: Option<Arc<dyn Inbox>>,
 }
 
-/// The routes of the Task API.
-pub(crate) fn router(api: Arc<TaskApi>) -> Router {
+/// The routes of the Task API, and what the backend calls on us.
+pub(crate) fn router(api: Arc<TaskApi>, callbacks: Option<Router>) -> Router {
     let (router, _) = described().with_state(api).split_for_parts();
-    with_fallbacks(router)
+    with_fallbacks(match callbacks {
+        Some(callbacks) => router.merge(callbacks),
+        None => router,
+    })
 }
 
 /// The description of the Task API, from the routes themselves.

@@ -12,7 +12,7 @@ use task_core::ports::{ErrorKind, PortError};
 
 use super::{Inbox, Received};
 use crate::app::App;
-use crate::backend::Backend;
+use crate::backend::{Backend, Consumer, Replicas};
 use crate::config::Config;
 
 /// The service and the ports that a test moves.
@@ -33,8 +33,11 @@ impl Fixture {
             bus: Arc::new(MemoryEventBus::new()),
             notifier: Arc::<MemoryNotifier>::clone(&notifier),
             inbox,
-            replicas: crate::backend::Replicas::One,
+            replicas: Replicas::One,
+            consumer: Consumer::default(),
+            callbacks: None,
             place: String::new(),
+            receiver: None,
         };
         let mut config = Config::defaults();
         config.limits.max_body_bytes = 4_096;

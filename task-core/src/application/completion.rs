@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use super::IncomingEvent;
+use super::{GroupStart, IncomingEvent};
 use crate::domain::EventType;
 use crate::ports::{
     Answer, Delivery, ErrorKind, EventHandler, Group, Key, Kind, Notification, Notifier, Outcome,
@@ -34,6 +34,7 @@ pub struct CompletionNotifier {
     group: Group,
     store: Arc<dyn StateStore>,
     notifier: Arc<dyn Notifier>,
+    start: Option<GroupStart>,
 }
 
 impl CompletionNotifier {
@@ -47,6 +48,23 @@ impl CompletionNotifier {
             group,
             store,
             notifier,
+            start: None,
+        }
+    }
+
+    /// Takes what was published before the group began for handled.
+    ///
+    /// For a bus that delivers its history to a new group.
+    #[must_use]
+    pub fn since(self, start: GroupStart) -> Self {
+        let start = Some(start);
+        Self { start, ..self }
+    }
+
+    fn is_history(&self, event: &IncomingEvent) -> bool {
+        match (self.start, event.time) {
+            (Some(start), Some(time)) => start.is_history(time),
+            (Some(_), None) | (None, _) => false,
         }
     }
 
@@ -175,6 +193,10 @@ impl EventHandler for CompletionNotifier {
                 event.event_type,
                 event.task_id
             );
+        }
+        if self.is_history(&event) {
+            tracing::debug!(event_id = event.id, "event is older than the group");
+            return Answer::Ack;
         }
         if event.event_type != EventType::Completed.as_str() {
             return Answer::Ack;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::record::Displayed;
-use crate::domain::{Revision, TaskEvent};
+use crate::domain::{Revision, TaskEvent, Timestamp};
 use crate::ports::{Event, Topic};
 
 /// The topic of task events.
@@ -92,6 +92,29 @@ pub struct IncomingEvent {
     pub event_type: String,
     /// The task.
     pub task_id: String,
+    /// When it happened, if the publisher says so.
+    pub time: Option<Timestamp>,
+}
+
+/// Longest id, source, task id and type of an event, in bytes.
+const MAX_NAME_BYTES: usize = 512;
+
+/// Reads a JSON object; serde would take an array for one as well.
+///
+/// What is wrong is told by its place: serde's words may repeat any part of the payload.
+fn object<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, PoisonError> {
+    if !text.trim_start().starts_with('{') {
+        return Err(PoisonError("not a JSON object".to_owned()));
+    }
+    serde_json::from_str(text).map_err(|error| {
+        let what = match error.classify() {
+            serde_json::error::Category::Data => "a field is missing or of another type",
+            serde_json::error::Category::Eof
+            | serde_json::error::Category::Syntax
+            | serde_json::error::Category::Io => "not JSON",
+        };
+        PoisonError(format!("{what}, column {}", error.column()))
+    })
 }
 
 #[derive(Deserialize)]
@@ -121,13 +144,12 @@ impl IncomingEvent {
     /// # Errors
     /// Says what is missing. Trying again cannot help.
     pub fn parse(payload: &[u8]) -> Result<Self, PoisonError> {
-        let poison = |error: serde_json::Error| PoisonError(error.to_string());
         let text = std::str::from_utf8(payload).map_err(|_| PoisonError("not UTF-8".to_owned()))?;
-        let is_envelope = serde_json::from_str::<AnyEvent<'_>>(text)
+        let is_envelope = object::<AnyEvent<'_>>(text)
             .ok()
             .filter(|any| any.specversion.is_some());
         let Some(envelope) = is_envelope else {
-            let data: AnyData = serde_json::from_str(text).map_err(poison)?;
+            let data: AnyData = object(text)?;
             let timestamp = data.timestamp.trim();
             if timestamp.is_empty() {
                 return Err(PoisonError("a bare event has no timestamp".to_owned()));
@@ -139,8 +161,8 @@ impl IncomingEvent {
         let data = envelope.data.ok_or_else(|| missing("data"))?;
         let data: AnyData = match serde_json::from_str::<String>(data.get()) {
             // Sent as text/plain, the data is a string that holds the JSON.
-            Ok(text) => serde_json::from_str(&text).map_err(poison)?,
-            Err(_) => serde_json::from_str(data.get()).map_err(poison)?,
+            Ok(text) => object(&text)?,
+            Err(_) => object(data.get())?,
         };
         let id = envelope.id.ok_or_else(|| missing("id"))?;
         let source = envelope.source.ok_or_else(|| missing("source"))?;
@@ -153,9 +175,28 @@ impl IncomingEvent {
                 return Err(PoisonError(format!("its {name} is empty")));
             }
         }
+        let names = [
+            ("id", &id),
+            ("source", &source),
+            ("task_id", &data.task_id),
+            ("event_type", &data.event_type),
+        ];
+        for (name, value) in names {
+            // They stand in log lines, which they must neither end nor fill.
+            if value.len() > MAX_NAME_BYTES {
+                return Err(PoisonError(format!(
+                    "its {name} has at most {MAX_NAME_BYTES} bytes, this one has {}",
+                    value.len()
+                )));
+            }
+            if value.chars().any(char::is_control) {
+                return Err(PoisonError(format!("its {name} has a control character")));
+            }
+        }
         Ok(Self {
             id,
             source,
+            time: data.timestamp.trim().parse().ok(),
             event_type: data.event_type,
             task_id: data.task_id,
         })
@@ -165,7 +206,7 @@ impl IncomingEvent {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{EventType, Status, TaskId, Timestamp};
+    use crate::domain::{EventType, Status, TaskId};
 
     fn event() -> TaskEvent {
         TaskEvent {
@@ -231,6 +272,10 @@ mod tests {
             b"[1]",
             br#"{"id":7,"title":"x"}"#,
             br#"{"specversion":"1.0","id":"1","source":"s"}"#,
+            br#"["task.completed","t-1","2026-11-21T02:38:33Z"]"#,
+            br#"{"specversion":"1.0","id":"1","source":"s","data":["task.completed","t-1","t"]}"#,
+            br#"{"specversion":"1.0","id":"1\n","source":"s","data":{"event_type":"a","task_id":"b"}}"#,
+            br#"{"event_type":"a","task_id":"b\u001b[2J","timestamp":"2026-11-21T02:38:33Z"}"#,
             br#"{"specversion":"1.0","source":"s","data":{"event_type":"a","task_id":"b"}}"#,
             br#"{"specversion":"1.0","id":"","source":"s","data":{"event_type":"a","task_id":"b"}}"#,
             br#"{"specversion":"1.0","id":"1","source":"s","data":{"event_type":"a","task_id":" "}}"#,
@@ -239,5 +284,23 @@ mod tests {
         ] {
             assert!(IncomingEvent::parse(garbage).is_err(), "{garbage:?}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_log_lines_has_a_limit_and_repeats_no_payload() {
+        let event = |id: &str| {
+            format!(r#"{{"event_type":"a","task_id":"{id}","timestamp":"2026-11-21T02:38:33Z"}}"#)
+        };
+        let longest = "x".repeat(MAX_NAME_BYTES);
+        assert!(IncomingEvent::parse(event(&longest).as_bytes()).is_ok());
+        let error = IncomingEvent::parse(event(&format!("{longest}x")).as_bytes());
+        let error = error.expect_err("too long").to_string();
+        assert_eq!(
+            error,
+            "not an event: its task_id has at most 512 bytes, this one has 513"
+        );
+        let secret = br#"{"event_type":"hunter2","task_id":{"a":"hunter2"}}"#;
+        let error = IncomingEvent::parse(secret).expect_err("no text");
+        assert!(!error.to_string().contains("hunter2"), "{error}");
     }
 }

@@ -15,6 +15,7 @@
 mod completion;
 mod envelope;
 mod error;
+mod history;
 mod lease;
 mod outbox;
 mod record;
@@ -30,6 +31,7 @@ pub use envelope::{
     EVENT_SOURCE, IncomingEvent, PUBSUB_NAME, PoisonError, TASK_EVENTS_TOPIC, task_event,
 };
 pub use error::TaskError;
+pub use history::GroupStart;
 pub use lease::Lease;
 pub use outbox::Outbox;
 pub use record::{Origin, RecordError, TaskRecord};

@@ -23,6 +23,8 @@ impl Kind {
     pub const SEEN: Self = Self("seen");
     /// Who may do something alone.
     pub const LEASE: Self = Self("lease");
+    /// Since when a consumer group is there.
+    pub const GROUP: Self = Self("group");
 
     /// A namespace of a caller's own, in lower-case letters.
     #[must_use]

@@ -3,27 +3,32 @@
 mod event_bus;
 mod notifier;
 mod secrets;
+mod state_store;
 
 use std::sync::Arc;
 
-use adapters_dapr::{Sidecar, SidecarConfig, SidecarOptions};
+use adapters_dapr::{Events, Sidecar, SidecarConfig, SidecarOptions};
 use task_core::ports::BusCapability;
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 
-use super::{EventBusRow, NotifierRow, Receiver, Row, SecretStoreRow};
+use super::{EventBusRow, NotifierRow, Receiver, Row, SecretStoreRow, StateStoreRow};
 use crate::conformance::Failure;
 use crate::process::dapr;
 
 pub use event_bus::{Broker, DaprEventBuses, NOT_KEPT};
 pub use notifier::DaprNotifiers;
 pub use secrets::DaprSecrets;
+pub use state_store::{DaprStateStores, Keeper, open_store};
 
 /// The rows that need real sidecars, which take Dapr's programs to be built.
 pub const DAPR_TABLE: &[Row] = &[
     Row {
         name: "dapr_redis",
-        state_store: None,
+        state_store: Some(StateStoreRow {
+            declares: state_store::DECLARED,
+            fresh: || DaprStateStores::fresh(Keeper::Redis, Events::Refused),
+        }),
         event_bus: Some(EventBusRow {
             declares: &[BusCapability::DeadLetter, BusCapability::CompetingConsumers],
             fresh: || Arc::new(DaprEventBuses::fresh(Broker::Redis)),
@@ -48,7 +53,10 @@ pub const DAPR_TABLE: &[Row] = &[
     },
     Row {
         name: "dapr_in_memory",
-        state_store: None,
+        state_store: Some(StateStoreRow {
+            declares: state_store::DECLARED_VOLATILE,
+            fresh: || DaprStateStores::fresh(Keeper::Memory, Events::Refused),
+        }),
         event_bus: Some(EventBusRow {
             declares: &[BusCapability::DeadLetter],
             fresh: || Arc::new(DaprEventBuses::fresh(Broker::InMemory)),
@@ -56,7 +64,46 @@ pub const DAPR_TABLE: &[Row] = &[
         notifier: None,
         secret_store: None,
     },
+    stored(
+        "dapr_postgres",
+        StateStoreRow {
+            declares: state_store::DECLARED,
+            fresh: || DaprStateStores::fresh(Keeper::Postgres, Events::Refused),
+        },
+    ),
+    stored(
+        "dapr_redis_outbox",
+        StateStoreRow {
+            declares: state_store::DECLARED_OUTBOX,
+            fresh: || DaprStateStores::fresh(Keeper::Redis, Events::Kept),
+        },
+    ),
+    stored(
+        "dapr_postgres_outbox",
+        StateStoreRow {
+            declares: state_store::DECLARED_OUTBOX,
+            fresh: || DaprStateStores::fresh(Keeper::Postgres, Events::Kept),
+        },
+    ),
+    stored(
+        "dapr_in_memory_outbox",
+        StateStoreRow {
+            declares: state_store::DECLARED_VOLATILE_OUTBOX,
+            fresh: || DaprStateStores::fresh(Keeper::Memory, Events::Kept),
+        },
+    ),
 ];
+
+/// A row with nothing but a state store.
+const fn stored(name: &'static str, state_store: StateStoreRow) -> Row {
+    Row {
+        name,
+        state_store: Some(state_store),
+        event_bus: None,
+        notifier: None,
+        secret_store: None,
+    }
+}
 
 /// Starts a sidecar; a start is no future that could move between threads.
 async fn start(options: dapr::SidecarOptions) -> Result<dapr::Sidecar, Failure> {

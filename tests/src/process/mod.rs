@@ -18,6 +18,7 @@ pub use dapr::{Sidecar, SidecarOptions};
 pub use directory::TestDirectory;
 pub use http::{Connection, Response};
 pub use kafka::KafkaBroker;
+pub use port::free_port;
 pub use postgres::PostgresServer;
 pub use python::Python;
 pub use redis::RedisServer;

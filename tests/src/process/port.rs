@@ -15,7 +15,7 @@ const RANGE: (u16, u16) = (12_000, 32_768);
 ///
 /// # Panics
 /// If every port is taken.
-pub(super) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     static START: OnceLock<u64> = OnceLock::new();
     static NEXT: AtomicU64 = AtomicU64::new(0);
     // Test processes that run at the same time begin at different places.

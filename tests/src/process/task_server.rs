@@ -72,12 +72,24 @@ pub fn program() -> &'static Path {
 }
 
 /// How a [`TaskServer`] is started.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct TaskServerOptions {
+    /// Where it listens; port 0 takes a free one.
+    pub listen: SocketAddr,
     /// Arguments after `serve --listen … --data-dir …`.
     pub arguments: Vec<String>,
     /// Words before the program, for example a command that changes its surroundings.
     pub before: Vec<String>,
+}
+
+impl Default for TaskServerOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            arguments: Vec::new(),
+            before: Vec::new(),
+        }
+    }
 }
 
 impl TaskServerOptions {
@@ -127,8 +139,9 @@ impl TaskServer {
     pub fn begin(data: &Path, options: &TaskServerOptions) -> StartingServer {
         let mut words = options.before.clone();
         words.push(program().display().to_string());
-        let serve = ["serve", "--listen", "127.0.0.1:0", "--data-dir"];
-        words.extend(serve.map(str::to_owned));
+        words.extend(["serve", "--listen"].map(str::to_owned));
+        words.push(options.listen.to_string());
+        words.push("--data-dir".to_owned());
         words.push(data.display().to_string());
         words.extend(options.arguments.iter().cloned());
         let (process, address) = Process::begin(&words);

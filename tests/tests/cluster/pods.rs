@@ -69,9 +69,8 @@ async fn without_kubelet(kubectl: &Kubectl) -> String {
     format!(
         "no kubelet here: the test ran the programs of both containers of each pod with the injected arguments and \
          variables, made the probes and told the API server of them; nothing was pulled, limited or restarted. \
-         Beside what was injected: {}. Beside what the image says: {}. `kubectl get pods`: {}",
+         Beside what was injected: {}. `kubectl get pods`: {}",
         ADJUSTED.join(" "),
-        image::difference(),
         table.join(" | "),
     )
 }

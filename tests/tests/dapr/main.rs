@@ -10,4 +10,6 @@
 mod adapters;
 mod app;
 mod resiliency;
+mod service;
 mod stack;
+mod state_store;

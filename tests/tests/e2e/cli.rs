@@ -213,6 +213,7 @@ async fn a_secret_of_the_environment_is_in_no_log_line() {
             "TASK_SECRET_REDIS__PASSWORD=canary-7f3a".to_owned(),
         ],
         arguments: vec!["--log".to_owned(), "trace".to_owned()],
+        ..TaskServerOptions::default()
     };
     let server = TaskServer::start_with(directory.path(), &options).await;
     crate::create(&server, "write the report").await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::application::CompletionNotifier;
+use crate::application::{CompletionNotifier, GroupStart};
 use crate::domain::{Precondition, Status};
 use crate::layer::{CircuitBreaker, GuardedNotifier, Policy, RetryPolicy};
 use crate::memory::MemoryNotifier;
@@ -51,6 +51,23 @@ impl Consumer {
         let pending = self.f.store.pending(None, 10).await.unwrap();
         pending.into_iter().map(|p| p.event.payload).collect()
     }
+}
+
+#[tokio::test]
+async fn a_group_that_hears_its_history_notifies_only_what_came_after_it_began() {
+    let mut c = consumer();
+    let old = c.complete().await;
+    c.f.clock.advance(Duration::from_secs(3600));
+    let start = GroupStart::of(&Group::new("task-api"), &*c.f.store, &*c.f.clock).await;
+    c.handler = c.handler.since(start.unwrap());
+    for event in &old {
+        assert_eq!(c.hear(event.clone()).await, Answer::Ack);
+    }
+    assert_eq!(c.notifier.received().len(), 0);
+    for event in c.complete().await {
+        assert_eq!(c.hear(event).await, Answer::Ack);
+    }
+    assert_eq!(c.notifier.received().len(), 1);
 }
 
 #[tokio::test]

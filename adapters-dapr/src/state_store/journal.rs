@@ -1,0 +1,311 @@
+//! Which records to look at for pending events, found after a crash.
+//!
+//! Before a record is written with an event, a note of it is saved: its id, the record's name, and the version
+//! that the write is based on. So whatever happens in between, a later look at the record tells whether
+//! the write took effect: the record carries the id, or has moved on without it, or both are still
+//! possible. Notes of concurrent writes share one save.
+//!
+//! Each replica has documents of its own, and writes them without asking anybody:
+//!
+//! | document | holds | written by |
+//! | --- | --- | --- |
+//! | `journal-replicas` | the replicas there are | everybody, with its ETag |
+//! | `journal-{replica}` | first and last segment, a beat | its replica, and who closes it; with its ETag |
+//! | `journal-{replica}/{n}` | notes of segment `n` that are not settled | its replica alone |
+//! | `journal-{replica}/done` | notes that another replica has settled | everybody, with its ETag |
+//!
+//! That others settle in a document of its own has a reason: Dapr does not tell the ETag of a write, so a
+//! segment that others change as well would cost its replica a read before each save.
+//!
+//! A replica whose journal is empty and that has not given a sign of life for a while is closed by whoever
+//! notices, and begins anew under another name if it lives. It notices in time: it renews its beat long
+//! before, by its own clock, or saves no note.
+
+mod documents;
+mod index;
+mod look;
+mod replica;
+mod save;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use task_core::ports::{Entropy, ErrorKind, PortError};
+use tokio::time::Instant;
+
+use self::documents::Documents;
+use self::index::Index;
+pub(super) use self::index::{Entry, Op, Stage};
+use self::look::Watched;
+use self::replica::Me;
+use self::save::Saver;
+use super::StateStoreOptions;
+use super::calls::Calls;
+use super::decision::Noted;
+use super::probe::Abilities;
+use crate::error::BACKEND;
+
+/// Most notes of one replica that are not settled.
+const MOST_NOTES: usize = 131_072;
+
+/// Notes of one segment.
+const SEGMENT: u64 = 256;
+
+/// A replica without notes is closed when its beat has stood still for this many times its usual pause; it saves
+/// no note when it has stood still for one.
+const BEATS_UNTIL_CLOSED: u32 = 4;
+
+/// Replicas that are remembered without having been seen.
+const MOST_STRANGERS: usize = 1_024;
+
+/// The journal of this replica, and what it knows of the others'.
+#[derive(Debug)]
+pub(super) struct Journal {
+    documents: Documents,
+    entropy: Arc<dyn Entropy>,
+    beat_every: Duration,
+    state: Mutex<State>,
+    saver: tokio::sync::Mutex<Saver>,
+    looking: tokio::sync::Mutex<()>,
+}
+
+/// What is changed without waiting.
+#[derive(Debug, Default)]
+struct State {
+    index: Index,
+    me: Option<Me>,
+    /// What the last look saw of the others.
+    watched: HashMap<Arc<str>, Watched>,
+    looked: Option<Instant>,
+    /// Replicas that no look has seen, and since when they are known of.
+    strangers: HashMap<Arc<str>, Instant>,
+}
+
+/// Notes of one write, saved; what became of it is told before it is dropped, or is not known.
+#[derive(Debug)]
+pub(super) struct Note<'a> {
+    journal: &'a Journal,
+    replica: Arc<str>,
+    numbers: std::ops::Range<u64>,
+}
+
+impl Journal {
+    pub(super) fn new(calls: &Calls, abilities: Abilities, options: &StateStoreOptions) -> Self {
+        Self {
+            documents: Documents::new(calls, abilities),
+            entropy: Arc::clone(&options.entropy),
+            beat_every: options.beat_every,
+            state: Mutex::default(),
+            saver: tokio::sync::Mutex::default(),
+            looking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Saves notes of events that a write is about to carry.
+    ///
+    /// # Errors
+    /// `Throttled` beyond the limit of notes; otherwise as a put. The record was not written.
+    pub(super) async fn note(
+        &self,
+        name: &str,
+        noted: &Noted,
+        count: usize,
+        operation: &'static str,
+    ) -> Result<Note<'_>, PortError> {
+        let note = loop {
+            if let Some(note) = self.begin(name, noted, count, operation)? {
+                break note;
+            }
+            let mut saver = self.saver.lock().await;
+            let renewed = self.renew(&mut saver).await;
+            renewed.map_err(|error| unnoted(error, operation))?;
+        };
+        match self.save_up_to(&note.replica, note.numbers.end).await {
+            Ok(()) => Ok(note),
+            Err(error) => {
+                note.refused();
+                Err(unnoted(error, operation))
+            }
+        }
+    }
+
+    /// Takes numbers; `None` while this replica has no name that is surely its own.
+    fn begin(
+        &self,
+        name: &str,
+        noted: &Noted,
+        count: usize,
+        operation: &'static str,
+    ) -> Result<Option<Note<'_>>, PortError> {
+        let mut state = self.state();
+        let State { index, me, .. } = &mut *state;
+        let Some(me) = me.as_mut().filter(|me| me.is_fresh(self.beat_every)) else {
+            return Ok(None);
+        };
+        if index.own() + count > MOST_NOTES {
+            return Err(
+                PortError::new(ErrorKind::Throttled, BACKEND, operation).context(format!(
+                    "{} events of this replica wait to be published, the limit is {MOST_NOTES}",
+                    index.own()
+                )),
+            );
+        }
+        let start = me.next;
+        let name: Arc<str> = name.into();
+        for _ in 0..count {
+            let op = Op::new(&me.id, me.next);
+            index.add_own(op, &name, noted);
+            me.next += 1;
+        }
+        Ok(Some(Note {
+            journal: self,
+            replica: Arc::clone(&me.id),
+            numbers: start..me.next,
+        }))
+    }
+
+    /// The entries from a place on, at most so many, without those whose write is under way.
+    pub(super) fn from(&self, start: u64, most: usize) -> Vec<(u64, Entry)> {
+        let state = self.state();
+        let entries = state.index.from(start);
+        let ready = entries.filter(|(_, entry)| entry.stage != Stage::InFlight);
+        let taken = ready.take(most);
+        taken
+            .map(|(place, entry)| (*place, entry.clone()))
+            .collect()
+    }
+
+    /// The entry of an operation, if it is not settled as far as is known here.
+    pub(super) fn entry(&self, op: &Op) -> Option<(u64, Entry)> {
+        let state = self.state();
+        let (place, entry) = state.index.get(op)?;
+        Some((place, entry.clone()))
+    }
+
+    /// Says whether an operation is one of this replica.
+    pub(super) fn is_own(&self, op: &Op) -> bool {
+        let state = self.state();
+        state.me.as_ref().is_some_and(|me| me.id == op.replica)
+    }
+
+    /// Says whether the last look would have seen this operation of another replica.
+    pub(super) fn knows(&self, op: &Op) -> bool {
+        let state = self.state();
+        let watched = state.watched.get(&op.replica);
+        watched.is_some_and(|watched| op.number < watched.through)
+    }
+
+    /// Says whether the journal of another replica has ended, so that all of it is settled.
+    ///
+    /// One that the last look did not see may also be new: that is told apart by the next one.
+    pub(super) fn is_closed(&self, op: &Op) -> bool {
+        let mut state = self.state();
+        if state.watched.contains_key(&op.replica) {
+            return false;
+        }
+        if state.strangers.len() >= MOST_STRANGERS {
+            state.strangers.clear();
+        }
+        let now = Instant::now();
+        let met = *state
+            .strangers
+            .entry(Arc::clone(&op.replica))
+            .or_insert(now);
+        state.looked.is_some_and(|looked| looked > met)
+    }
+
+    /// Notes that a record gets another form once its events are settled.
+    pub(super) fn rests(&self, op: &Op) {
+        self.state().index.rests(op);
+    }
+
+    /// Removes notes, those of others for their replicas too.
+    pub(super) async fn remove(&self, ops: &[Op]) -> Result<(), PortError> {
+        let mut others: HashMap<Arc<str>, Vec<u64>> = HashMap::new();
+        for op in ops {
+            if self.is_own(op) {
+                self.state().remove_own(op);
+            } else {
+                let replica = Arc::clone(&op.replica);
+                others.entry(replica).or_default().push(op.number);
+            }
+        }
+        for (replica, numbers) in others {
+            let done = self.documents.add_done(&replica, &numbers).await?;
+            tracing::trace!(%replica, done, "notes of another replica are done");
+            let mut state = self.state();
+            for number in numbers {
+                state.index.remove(&Op::new(&replica, number));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl State {
+    fn remove_own(&mut self, op: &Op) {
+        if self.index.remove(op).is_some()
+            && let Some(me) = &mut self.me
+        {
+            me.touch(op.number);
+        }
+    }
+}
+
+impl Note<'_> {
+    /// What the write calls its events.
+    pub(super) fn ops(&self) -> impl DoubleEndedIterator<Item = Box<str>> {
+        let op = |number| Op::new(&self.replica, number).to_string().into();
+        self.numbers.clone().map(op)
+    }
+
+    fn each(&self) -> impl Iterator<Item = Op> {
+        let numbers = self.numbers.clone();
+        numbers.map(|number| Op::new(&self.replica, number))
+    }
+
+    /// The write took effect.
+    pub(super) fn landed(self) {
+        let mut state = self.journal.state();
+        for op in self.each() {
+            state.index.reach(&op, Stage::Landed);
+        }
+    }
+
+    /// The write did not take effect and never will.
+    pub(super) fn refused(self) {
+        let mut state = self.journal.state();
+        for op in self.each() {
+            state.remove_own(&op);
+        }
+    }
+
+    /// Says whether the events are published already, so that the write took effect.
+    pub(super) fn is_settled(&self) -> bool {
+        let state = self.journal.state();
+        self.each().all(|op| state.index.get(&op).is_none())
+    }
+}
+
+impl Drop for Note<'_> {
+    /// What was not told is found out later.
+    fn drop(&mut self) {
+        let mut state = self.journal.state();
+        for op in self.each() {
+            state.index.open(&op);
+        }
+    }
+}
+
+/// The error of a write that did not happen because its note could not be saved.
+fn unnoted(error: PortError, operation: &'static str) -> PortError {
+    PortError::new(error.kind(), BACKEND, operation)
+        .context("the event could not be noted before the record")
+        .retry(error.retryable())
+        .caused_by(error)
+}

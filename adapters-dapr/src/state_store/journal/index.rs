@@ -1,0 +1,169 @@
+//! All notes that are known and not settled, in the order in which they became known here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use crate::state_store::decision::Noted;
+
+/// What a write calls one of its events: a replica and a number.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(in crate::state_store) struct Op {
+    pub(super) replica: Arc<str>,
+    pub(super) number: u64,
+}
+
+impl Op {
+    pub(super) fn new(replica: &Arc<str>, number: u64) -> Self {
+        let replica = Arc::clone(replica);
+        Self { replica, number }
+    }
+
+    pub(in crate::state_store) fn parse(text: &str) -> Option<Self> {
+        let (replica, number) = text.rsplit_once('.')?;
+        let number = number.parse().ok()?;
+        let replica = replica.into();
+        let op = Self { replica, number };
+        (op.to_string() == text).then_some(op)
+    }
+}
+
+impl fmt::Display for Op {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.replica, self.number)
+    }
+}
+
+/// How far the write of a note is known to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::state_store) enum Stage {
+    InFlight,
+    Landed,
+    /// The record tells.
+    Open,
+}
+
+/// A note.
+#[derive(Debug, Clone)]
+pub(in crate::state_store) struct Entry {
+    pub(in crate::state_store) op: Op,
+    /// The record.
+    pub(in crate::state_store) name: Arc<str>,
+    pub(in crate::state_store) noted: Noted,
+    pub(in crate::state_store) stage: Stage,
+    /// Since when it is known here.
+    pub(in crate::state_store) since: Instant,
+    /// The record gets another form once its events are settled.
+    pub(in crate::state_store) rests: bool,
+}
+
+/// Places rise and are never given twice.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    entries: BTreeMap<u64, Entry>,
+    places: HashMap<Op, u64>,
+    own: BTreeMap<u64, u64>,
+    next: u64,
+}
+
+impl Index {
+    pub(super) fn add_own(&mut self, op: Op, name: &Arc<str>, noted: &Noted) {
+        self.own.insert(op.number, self.next);
+        self.add(op, Arc::clone(name), noted.clone(), Stage::InFlight);
+    }
+
+    /// Adds a note of another replica, if it is new.
+    pub(super) fn add_other(&mut self, op: Op, name: Arc<str>, noted: Noted) {
+        if !self.places.contains_key(&op) {
+            self.add(op, name, noted, Stage::Open);
+        }
+    }
+
+    fn add(&mut self, op: Op, name: Arc<str>, noted: Noted, stage: Stage) {
+        let place = self.next;
+        self.next += 1;
+        self.places.insert(op.clone(), place);
+        let entry = Entry {
+            op,
+            name,
+            noted,
+            stage,
+            since: Instant::now(),
+            rests: false,
+        };
+        self.entries.insert(place, entry);
+    }
+
+    pub(super) fn remove(&mut self, op: &Op) -> Option<Entry> {
+        let place = self.places.remove(op)?;
+        if self.own.get(&op.number) == Some(&place) {
+            self.own.remove(&op.number);
+        }
+        self.entries.remove(&place)
+    }
+
+    pub(super) fn get(&self, op: &Op) -> Option<(u64, &Entry)> {
+        let place = *self.places.get(op)?;
+        Some((place, self.entries.get(&place)?))
+    }
+
+    fn get_mut(&mut self, op: &Op) -> Option<&mut Entry> {
+        let place = self.places.get(op)?;
+        self.entries.get_mut(place)
+    }
+
+    pub(super) fn reach(&mut self, op: &Op, stage: Stage) {
+        if let Some(entry) = self.get_mut(op) {
+            entry.stage = stage;
+        }
+    }
+
+    /// Leaves what is under way for a look to find out.
+    pub(super) fn open(&mut self, op: &Op) {
+        if let Some(entry) = self.get_mut(op)
+            && entry.stage == Stage::InFlight
+        {
+            entry.stage = Stage::Open;
+        }
+    }
+
+    pub(super) fn rests(&mut self, op: &Op) {
+        if let Some(entry) = self.get_mut(op) {
+            entry.rests = true;
+        }
+    }
+
+    pub(super) fn from(&self, start: u64) -> impl Iterator<Item = (&u64, &Entry)> {
+        self.entries.range(start..)
+    }
+
+    /// How many notes of this replica there are.
+    pub(super) fn own(&self) -> usize {
+        self.own.len()
+    }
+
+    /// The number of this replica's first note.
+    pub(super) fn first_own(&self) -> Option<u64> {
+        self.own.keys().next().copied()
+    }
+
+    /// This replica's notes with these numbers.
+    pub(super) fn own_in(&self, numbers: Range<u64>) -> impl Iterator<Item = &Entry> {
+        let places = self.own.range(numbers);
+        places.filter_map(|(_, place)| self.entries.get(place))
+    }
+
+    /// The notes of another replica.
+    pub(super) fn of(&self, replica: &str) -> Vec<Op> {
+        let ops = self.places.keys();
+        ops.filter(|op| &*op.replica == replica).cloned().collect()
+    }
+
+    /// Takes notes for another replica's, as after this one has lost its name.
+    pub(super) fn disown(&mut self) {
+        self.own.clear();
+    }
+}

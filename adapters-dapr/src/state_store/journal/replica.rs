@@ -1,0 +1,124 @@
+//! The name of this replica, and its sign of life.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use task_core::ports::{ErrorKind, PortError};
+use tokio::time::Instant;
+
+use super::documents::{Documents, Head, Replicas};
+use super::save::Saver;
+use super::{Journal, SEGMENT, State};
+use crate::error::BACKEND;
+
+/// This replica, as long as it has its name.
+#[derive(Debug)]
+pub(super) struct Me {
+    pub(super) id: Arc<str>,
+    /// The next note's number.
+    pub(super) next: u64,
+    /// Notes with lesser numbers are saved.
+    pub(super) saved: u64,
+    pub(super) head: Head,
+    /// When the beat was last renewed, at the latest.
+    pub(super) beaten: Instant,
+    /// Segments that hold notes which are settled.
+    pub(super) stale: BTreeSet<u64>,
+    pub(super) stale_since: Option<Instant>,
+}
+
+impl Me {
+    pub(super) fn is_fresh(&self, beat_every: Duration) -> bool {
+        self.beaten.elapsed() < beat_every
+    }
+
+    /// A note was removed.
+    pub(super) fn touch(&mut self, number: u64) {
+        self.stale.insert(number / SEGMENT);
+        self.stale_since.get_or_insert_with(Instant::now);
+    }
+}
+
+impl Journal {
+    /// Takes a name, or renews the beat, unless that was done meanwhile.
+    pub(super) async fn renew(&self, _: &mut Saver) -> Result<(), PortError> {
+        let known = {
+            let state = self.state();
+            let me = state.me.as_ref();
+            if me.is_some_and(|me| me.is_fresh(self.beat_every)) {
+                return Ok(());
+            }
+            me.map(|me| (Arc::clone(&me.id), me.head))
+        };
+        match known {
+            None => self.register().await,
+            Some((id, head)) => self.beat(&id, head).await,
+        }
+    }
+
+    async fn register(&self) -> Result<(), PortError> {
+        let mut random = [0; 8];
+        self.entropy.fill(&mut random);
+        let id: Arc<str> = format!("{:016x}", u64::from_be_bytes(random)).into();
+        let beaten = Instant::now();
+        let head = Head::default();
+        // First the head: whoever finds the name has to find what is behind it.
+        self.documents.save(&Documents::head(&id), &head).await?;
+        let add = |registry: &mut Replicas| {
+            if !registry.replicas.iter().any(|one| **one == *id) {
+                registry.replicas.push((*id).into());
+            }
+        };
+        self.documents.change(&Documents::replicas(), add).await?;
+        tracing::debug!(replica = %id, "a journal of pending events was opened");
+        self.state().me = Some(Me {
+            id,
+            next: 0,
+            saved: 0,
+            head,
+            beaten,
+            stale: BTreeSet::new(),
+            stale_since: None,
+        });
+        Ok(())
+    }
+
+    /// Writes the head of this replica, which renews its beat, unless somebody has closed it.
+    pub(super) async fn beat(&self, id: &Arc<str>, head: Head) -> Result<(), PortError> {
+        let beaten = Instant::now();
+        let name = Documents::head(id);
+        let found = self.documents.get::<Head>(&name).await?;
+        let open = found.filter(|(found, _)| !found.is_closed);
+        let Some((found, etag)) = open else {
+            return Err(self.lose_name(id));
+        };
+        let head = Head {
+            beat: found.beat + 1,
+            ..head
+        };
+        if !self.documents.replace(&name, &head, Some(&etag)).await? {
+            return Err(contended("the head of the journal was changed meanwhile"));
+        }
+        let mut state = self.state();
+        if let Some(me) = state.me.as_mut().filter(|me| me.id == *id) {
+            me.head = head;
+            me.beaten = beaten;
+        }
+        Ok(())
+    }
+
+    /// It was taken for dead; the next note is saved under another name.
+    fn lose_name(&self, id: &Arc<str>) -> PortError {
+        tracing::warn!(replica = %id, "another replica has closed this one's journal");
+        let mut state = self.state();
+        let State { index, me, .. } = &mut *state;
+        *me = None;
+        index.disown();
+        contended("the journal was closed by another replica")
+    }
+}
+
+fn contended(what: &str) -> PortError {
+    PortError::new(ErrorKind::Unavailable, BACKEND, "journal").context(what)
+}

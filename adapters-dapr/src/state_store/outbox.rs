@@ -1,0 +1,331 @@
+//! The pending events: found through the journal, read from their records.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use task_core::carried::CarriedEvent;
+use task_core::ports::{ErrorKind, PendingEvent, PendingId, PortError};
+
+use super::calls::Calls;
+use super::decision::{Fate, fate};
+use super::journal::{Entry, Journal, Op, Stage};
+use super::probe::Abilities;
+use super::record::Record;
+use super::write::{Attempt, Base, Change};
+use super::{Shared, StateStoreOptions};
+use crate::error::BACKEND;
+
+/// Notes whose records are read at once.
+const MOST_NOTES: usize = 100;
+
+/// How often the other replicas' journals are read, unless a listing begins.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// After this time a write that may still take effect is taken for one that will not: the sidecar gives up
+/// within 16 s.
+const LATEST_WRITE: Duration = Duration::from_secs(90);
+
+/// Events in a record of which it is worth to find out whether they are settled.
+const MANY: usize = 8;
+
+/// Records whose events are remembered between a read and the write that is based on it, twice.
+const MOST_REMEMBERED: usize = 512;
+
+/// Most bytes of events that are remembered of one record.
+const MOST_BYTES: usize = 16 * 1024;
+
+/// Events that are committed and not settled.
+#[derive(Debug)]
+pub(super) struct Outbox {
+    pub(super) journal: Journal,
+    remembered: Mutex<Remembered>,
+}
+
+type Events = HashMap<(Box<str>, Box<str>), Vec<CarriedEvent>>;
+
+/// Two generations: when the young one is full, it becomes the old one.
+#[derive(Debug, Default)]
+struct Remembered {
+    young: Events,
+    old: Events,
+}
+
+/// Where a listing goes on: behind this event, which was listed at this note's place.
+struct Cursor {
+    place: u64,
+    op: Op,
+}
+
+/// The part of a listing that one call answers.
+struct Listing<'a> {
+    outbox: &'a Outbox,
+    limit: usize,
+    events: Vec<PendingEvent>,
+    listed: HashSet<Op>,
+    /// Notes of writes that did not take effect.
+    dropped: Vec<Op>,
+}
+
+impl Outbox {
+    pub(super) fn new(calls: &Calls, abilities: Abilities, options: &StateStoreOptions) -> Self {
+        Self {
+            journal: Journal::new(calls, abilities, options),
+            remembered: Mutex::default(),
+        }
+    }
+
+    /// Remembers what a record carries, for a write over this version.
+    pub(super) fn remember(&self, name: &str, etag: &str, events: Vec<CarriedEvent>) {
+        let bytes: usize = events.iter().map(|one| one.event.payload.len()).sum();
+        if bytes > MOST_BYTES {
+            return;
+        }
+        let mut remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if remembered.young.len() >= MOST_REMEMBERED {
+            remembered.old = std::mem::take(&mut remembered.young);
+        }
+        remembered.young.insert((name.into(), etag.into()), events);
+    }
+
+    pub(super) fn recall(&self, name: &str, etag: &str) -> Option<Vec<CarriedEvent>> {
+        let key = (name.into(), etag.into());
+        let mut remembered = self
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let young = remembered.young.remove(&key);
+        young.or_else(|| remembered.old.remove(&key))
+    }
+
+    /// The events of a record that a write has to keep.
+    pub(super) async fn unsettled(
+        &self,
+        found: &[CarriedEvent],
+        operation: &'static str,
+    ) -> Result<Vec<CarriedEvent>, PortError> {
+        let is_own = |op: &Op| self.journal.is_own(op);
+        let ops = found.iter().map(|event| Op::parse(&event.op));
+        let mut ops: Vec<Option<Op>> = ops.collect();
+        for op in &mut ops {
+            if op
+                .as_ref()
+                .is_some_and(|op| is_own(op) && self.journal.entry(op).is_none())
+            {
+                *op = None;
+            }
+        }
+        let others = ops.iter().flatten().filter(|op| !is_own(op)).count();
+        if others > MANY {
+            let looked = self.journal.look(LOOK_EVERY).await;
+            looked.map_err(|error| {
+                PortError::new(error.kind(), BACKEND, operation)
+                    .context("the journal of pending events cannot be read")
+                    .caused_by(error)
+            })?;
+            for op in &mut ops {
+                let is_settled = |op: &Op| {
+                    !is_own(op) && self.journal.knows(op) && self.journal.entry(op).is_none()
+                };
+                if op.as_ref().is_some_and(is_settled) {
+                    *op = None;
+                }
+            }
+        }
+        let kept = found.iter().zip(&ops).filter(|(_, op)| op.is_some());
+        Ok(kept.map(|(event, _)| event.clone()).collect())
+    }
+
+    /// Lists events after a place.
+    pub(super) async fn pending(
+        &self,
+        store: &Shared,
+        after: Option<&PendingId>,
+        limit: usize,
+    ) -> Result<Vec<PendingEvent>, PortError> {
+        let cursor = after.map(|after| Cursor::read(after, "pending"));
+        let cursor = cursor.transpose()?;
+        let within = cursor.as_ref().map_or(Duration::ZERO, |_| LOOK_EVERY);
+        self.journal.look(within).await?;
+        self.journal.tidy_if_stale().await;
+        let mut listing = Listing {
+            outbox: self,
+            limit,
+            events: Vec::new(),
+            listed: HashSet::new(),
+            dropped: Vec::new(),
+        };
+        let mut next = cursor.as_ref().map_or(0, |cursor| cursor.place);
+        while listing.events.len() < limit {
+            let notes = self.journal.from(next, MOST_NOTES);
+            let Some((last, _)) = notes.last() else {
+                break;
+            };
+            next = last + 1;
+            listing.add(store, &notes, cursor.as_ref()).await?;
+        }
+        let dropped = std::mem::take(&mut listing.dropped);
+        self.journal.remove(&dropped).await?;
+        Ok(listing.events)
+    }
+
+    /// Removes events; those that are gone already do not matter.
+    pub(super) async fn settle(
+        &self,
+        store: &Shared,
+        events: &[PendingId],
+    ) -> Result<(), PortError> {
+        let cursors = events.iter().map(|id| Cursor::read(id, "settle"));
+        let cursors: Vec<Cursor> = cursors.collect::<Result<_, _>>()?;
+        let mut ops: Vec<Op> = cursors.into_iter().map(|cursor| cursor.op).collect();
+        let is_unknown = |op: &Op| !self.journal.is_own(op) && self.journal.entry(op).is_none();
+        if ops.iter().any(is_unknown) {
+            self.journal.look(LOOK_EVERY).await?;
+        }
+        ops.retain(|op| self.journal.entry(op).is_some());
+        let entries = ops.iter().filter_map(|op| self.journal.entry(op));
+        let resting = entries.filter(|(_, entry)| entry.rests);
+        let names: HashSet<Arc<str>> = resting.map(|(_, entry)| entry.name).collect();
+        for name in names {
+            self.rest(store, &name, &ops).await?;
+        }
+        self.journal.remove(&ops).await?;
+        self.journal.tidy_if_stale().await;
+        Ok(())
+    }
+
+    /// Gives a record the form that it has without events, unless other ones are pending in it.
+    async fn rest(&self, store: &Shared, name: &str, settled: &[Op]) -> Result<(), PortError> {
+        let record = store.read(name, "settle").await?;
+        let Some(new) = record.at_rest(store.clock.now()) else {
+            return Ok(());
+        };
+        let left = self.unsettled(record.events(), "settle").await?;
+        let is_settled =
+            |event: &CarriedEvent| Op::parse(&event.op).is_some_and(|op| settled.contains(&op));
+        if !left.iter().all(is_settled) {
+            return Ok(());
+        }
+        let change = Change {
+            operation: "settle",
+            key: name.to_owned(),
+            name: name.to_owned(),
+            new,
+            events: &[],
+        };
+        match store.attempt(&change, Base::of(&record), &[]).await? {
+            // Whoever changed it has given it another form.
+            Attempt::Done | Attempt::Refused(_) => Ok(()),
+        }
+    }
+}
+
+impl Cursor {
+    fn read(id: &PendingId, operation: &'static str) -> Result<Self, PortError> {
+        let parts = id.as_str().split_once(':');
+        let read = parts.and_then(|(place, op)| {
+            let place = place.parse().ok()?;
+            let op = Op::parse(op)?;
+            Some(Self { place, op })
+        });
+        read.ok_or_else(|| {
+            PortError::new(ErrorKind::Invalid, BACKEND, operation)
+                .context(format!("{:?} is not a place of this outbox", id.as_str()))
+        })
+    }
+}
+
+impl Listing<'_> {
+    async fn add(
+        &mut self,
+        store: &Shared,
+        notes: &[(u64, Entry)],
+        cursor: Option<&Cursor>,
+    ) -> Result<(), PortError> {
+        let mut names: Vec<String> = notes.iter().map(|(_, one)| one.name.to_string()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let failed = |failure: crate::error::Failure| failure.into_port("pending");
+        let found = store.calls.get_many(&names).await.map_err(failed)?;
+        let now = store.clock.now();
+        let mut records: HashMap<&str, Record> = HashMap::with_capacity(names.len());
+        for (name, found) in names.iter().zip(found) {
+            match Record::read(name, found, now) {
+                Ok(record) => drop(records.insert(name, record)),
+                Err(failure) => {
+                    let error = failure.into_port("pending");
+                    tracing::error!(%error, "a record with pending events is passed over");
+                }
+            }
+        }
+        for (place, entry) in notes {
+            if self.events.len() >= self.limit {
+                break;
+            }
+            let Some(record) = records.get(&*entry.name) else {
+                continue;
+            };
+            let strict = store.abilities.keeps.missing_is_refused;
+            let op = entry.op.to_string();
+            match fate(&entry.noted, Some(&op), record, strict) {
+                Fate::Done => {
+                    let cursor = cursor.filter(|cursor| cursor.place == *place);
+                    self.add_note(*place, entry, record, cursor);
+                }
+                Fate::Refused => self.drop_note(entry),
+                Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => self.drop_note(entry),
+                Fate::Waits => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_note(&mut self, entry: &Entry) {
+        let is_open = self.outbox.journal.entry(&entry.op).is_some();
+        if entry.stage == Stage::Landed && is_open {
+            let (op, record) = (&entry.op, &entry.name);
+            tracing::warn!(%op, %record, "a foreign writer has dropped a pending event");
+        }
+        self.dropped.push(entry.op.clone());
+    }
+
+    /// Adds the event of a note, and before it those that precede it in the record.
+    fn add_note(&mut self, place: u64, entry: &Entry, record: &Record, after: Option<&Cursor>) {
+        let journal = &self.outbox.journal;
+        let mut first = Vec::new();
+        for event in record.events() {
+            let Some(op) = Op::parse(&event.op) else {
+                continue;
+            };
+            if op == entry.op {
+                first.push((op, event));
+                break;
+            }
+            match journal.entry(&op) {
+                // At an earlier place it was listed already.
+                Some((earlier, _)) if earlier < place => {}
+                Some(_) => first.push((op, event)),
+                None if journal.is_own(&op) || journal.knows(&op) => {}
+                None if journal.is_closed(&op) => {}
+                // Newer than the last look: the order would be lost.
+                None => return,
+            }
+        }
+        if matches!(record, Record::Gone { .. }) {
+            journal.rests(&entry.op);
+        }
+        let skipped = after.and_then(|after| first.iter().position(|(op, _)| *op == after.op));
+        let skipped = skipped.map_or(0, |at| at + 1);
+        for (op, event) in first.into_iter().skip(skipped) {
+            if self.events.len() < self.limit && self.listed.insert(op.clone()) {
+                self.events.push(PendingEvent {
+                    id: PendingId::new(format!("{place}:{op}")),
+                    event: event.event.clone(),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! What a Dapr sidecar says of itself in the environment.
+
+use std::fmt;
+
+/// The variables `DAPR_…` and `APP_API_TOKEN`, as they are. Tokens are among them: nothing prints them.
+///
+/// They are no keys of ours: a sidecar sets them, and all infrastructure behind it is the business of its
+/// components.
+#[derive(Clone, Default)]
+pub struct SidecarVariables(Vec<(String, String)>);
+
+impl SidecarVariables {
+    /// Says whether a variable is the sidecar's.
+    pub(super) fn has(name: &str) -> bool {
+        name.starts_with("DAPR_") || name == "APP_API_TOKEN"
+    }
+
+    /// Names and values.
+    #[must_use]
+    pub fn pairs(&self) -> &[(String, String)] {
+        &self.0
+    }
+}
+
+impl Extend<(String, String)> for SidecarVariables {
+    fn extend<T: IntoIterator<Item = (String, String)>>(&mut self, pairs: T) {
+        self.0.extend(pairs);
+    }
+}
+
+impl fmt::Debug for SidecarVariables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.iter().map(|(name, _)| name);
+        f.debug_list().entries(names).finish()
+    }
+}
