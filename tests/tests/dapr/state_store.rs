@@ -376,15 +376,16 @@ impl Ledger {
     /// Compares what was answered with what is there.
     async fn compare(&self, store: &DaprStateStore) {
         let found = pending(store).await;
-        for id in &*self.done.lock().unwrap().clone() {
+        let copy = |list: &Mutex<Vec<String>>| list.lock().unwrap().clone();
+        for id in &copy(&self.done) {
             assert!(value(store, id).await.is_some(), "{id} was acknowledged");
             assert!(found.contains(id), "the event of {id} is lost");
         }
-        for id in &*self.refused.lock().unwrap().clone() {
+        for id in &copy(&self.refused) {
             assert_eq!(value(store, id).await, None, "{id} was refused");
             assert!(!found.contains(id), "{id} has an event and was refused");
         }
-        for id in &*self.unknown.lock().unwrap().clone() {
+        for id in &copy(&self.unknown) {
             let is_there = value(store, id).await.is_some();
             assert_eq!(found.contains(id), is_there, "{id} and its event");
         }
