@@ -5,6 +5,7 @@ pub mod broken;
 pub mod config;
 pub mod conformance;
 pub mod criteria;
+pub mod history;
 pub mod model;
 pub mod process;
 pub mod trials;

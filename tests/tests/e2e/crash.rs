@@ -16,7 +16,7 @@ use task_core::ports::{
 use task_tests::process::{TaskServer, TaskServerOptions, TestDirectory};
 use task_tests::wait::until;
 
-use super::history::{Judge, Seen, Writer};
+use task_tests::history::{Judge, Seen, Writer};
 
 const WRITERS: usize = 64;
 const KILLS: usize = 200;

@@ -12,8 +12,8 @@ use task_tests::process::{
 };
 use task_tests::wait::until;
 
-use super::history::{Seen, Writer};
 use super::{create, problem};
+use task_tests::history::{Seen, Writer};
 
 /// What the service depends on.
 struct World {

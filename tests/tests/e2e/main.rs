@@ -11,7 +11,6 @@ mod contract;
 mod crash;
 mod direct;
 mod faults;
-mod history;
 mod kafka;
 mod legacy;
 mod logs;

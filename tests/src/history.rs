@@ -2,19 +2,23 @@
 //!
 //! Each writer owns its tasks and writes down every answer: acknowledged, refused, or none. A change
 //! without an answer may or may not have happened; the task's tag tells which as soon as it can be read.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends at the first surprise, and its name says what it shows"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use crate::process::{Connection, Response, TaskServer};
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use task_core::domain::{IdempotencyKey, TaskId};
 use task_core::ports::{Answer, Delivery, EventHandler};
-use task_tests::process::{Connection, Response, TaskServer};
 
 /// An event as (task, revision, type).
-pub(super) type Seen = (String, String, String);
+pub type Seen = (String, String, String);
 
 /// An answer with the expected status; 503 leaves open what happened, and anything else is a bug.
 fn answered(answer: Response, expected: u16) -> std::io::Result<Response> {
@@ -29,18 +33,19 @@ fn answered(answer: Response, expected: u16) -> std::io::Result<Response> {
 
 /// What one writer knows.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub struct Writer {
     name: usize,
     creates: usize,
     /// Its current task: id, revision, status.
     current: Option<(String, u64, &'static str)>,
     /// Tasks that it left behind, with their last revision; `None` is deleted.
-    pub(super) tasks: BTreeMap<String, Option<u64>>,
-    pub(super) events: BTreeSet<Seen>,
+    pub tasks: BTreeMap<String, Option<u64>>,
+    /// The events that its acknowledged changes have.
+    pub events: BTreeSet<Seen>,
     /// The change that was cut off, if the last one was.
     cut_off: Option<Change>,
     /// When it begins no further change.
-    pub(super) rests_at: Option<Instant>,
+    pub rests_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone)]
@@ -66,7 +71,9 @@ fn revision_of(tag: &str) -> u64 {
 }
 
 impl Writer {
-    pub(super) fn new(name: usize) -> Self {
+    /// A writer that has done nothing yet.
+    #[must_use]
+    pub fn new(name: usize) -> Self {
         Self {
             name,
             creates: 0,
@@ -79,7 +86,10 @@ impl Writer {
     }
 
     /// Works until it may rest, or the server is gone, or something that it needs.
-    pub(super) async fn work(&mut self, server: &TaskServer) {
+    ///
+    /// # Panics
+    /// If an answer contradicts an earlier one.
+    pub async fn work(&mut self, server: &TaskServer) {
         let Ok(mut connection) = Connection::open(server.address()).await else {
             return;
         };
@@ -188,7 +198,10 @@ impl Writer {
     }
 
     /// Resolves what is still unknown, and leaves the current task as it is.
-    pub(super) async fn finish(&mut self, server: &TaskServer) {
+    ///
+    /// # Panics
+    /// If the server does not answer, or contradicts an earlier answer.
+    pub async fn finish(&mut self, server: &TaskServer) {
         let mut connection = server.connect().await;
         if let Some(change) = self.cut_off.take() {
             self.resolve(&mut connection, change).await.unwrap();
@@ -263,8 +276,9 @@ impl Writer {
 
 /// Writes down every event that comes.
 #[derive(Debug, Default)]
-pub(super) struct Judge {
-    pub(super) seen: Mutex<BTreeSet<Seen>>,
+pub struct Judge {
+    /// What came.
+    pub seen: Mutex<BTreeSet<Seen>>,
 }
 
 #[async_trait]
