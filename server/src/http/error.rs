@@ -258,7 +258,7 @@ impl<'a> FieldProblem<'a> {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::{Arc, Mutex};
+    use std::sync::{Arc, Mutex, PoisonError};
 
     use super::*;
 
@@ -269,7 +269,8 @@ mod tests {
 
         impl io::Write for Lines {
             fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-                self.0.lock().expect("no writer panics").extend(bytes);
+                let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                lines.extend(bytes);
                 Ok(bytes.len())
             }
 

@@ -264,17 +264,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn every_operation_is_observed_as_what_it_does() {
         let mut mock = MockStateStore::new();
-        mock.expect_get().returning(|_| Ok(None));
-        mock.expect_get_many().returning(|_| Ok(Vec::new()));
-        mock.expect_put().returning(|_, _, _| Ok(None));
-        mock.expect_delete().returning(|_, _| Ok(()));
-        mock.expect_commit().returning(|_| Ok(Vec::new()));
-        mock.expect_pending().returning(|_, _| Ok(Vec::new()));
-        mock.expect_settle().returning(|_| Ok(()));
+        mock.expect_get().times(1).returning(|_| Ok(None));
+        mock.expect_get_many()
+            .times(1)
+            .returning(|_| Ok(Vec::new()));
+        mock.expect_put().times(1).returning(|_, _, _| Ok(None));
+        mock.expect_delete().times(1).returning(|_, _| Ok(()));
+        mock.expect_commit().times(1).returning(|_| Ok(Vec::new()));
+        mock.expect_pending()
+            .times(1)
+            .returning(|_, _| Ok(Vec::new()));
+        mock.expect_settle().times(1).returning(|_| Ok(()));
         mock.expect_scan()
+            .times(1)
             .returning(|_, _, _| Err(unavailable().retry(Retry::Never)));
-        mock.expect_check().returning(|| Ok(()));
-        mock.expect_identity().returning(|| Ok(None));
+        mock.expect_check().times(1).returning(|| Ok(()));
+        mock.expect_identity().times(1).returning(|| Ok(None));
         let counts = Arc::new(CountingObserver::default());
         let observer = Arc::<CountingObserver>::clone(&counts);
         let policy = Policy {
