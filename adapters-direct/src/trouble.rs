@@ -32,15 +32,18 @@ impl Trouble {
         None
     }
 
-    /// Ends the episode if nothing has failed for so long; answers how long it was, if it was told.
+    /// Ends the episode if nothing has failed for so long; answers how long it was, once that is worth a line.
     pub(crate) fn over(&self, now: Instant, quiet: Duration) -> Option<Duration> {
         let mut noted = self.lock();
         let last = noted.last?;
         if now < last + quiet {
             return None;
         }
-        noted.last = None;
-        noted.episode.works(now)
+        let lasted = noted.episode.works(now);
+        if !noted.episode.lasts() {
+            noted.last = None;
+        }
+        lasted
     }
 
     fn lock(&self) -> MutexGuard<'_, Noted> {

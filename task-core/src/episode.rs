@@ -1,45 +1,56 @@
 //! One line when something begins to fail, one every now and then, one when it is over.
+//!
+//! The last line is never that it works while it fails. Where failures and successes follow each other
+//! closely, it is the end that waits: there is one in 30 s, and at most two lines of failures.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Between two lines of one kind: also of episodes that follow each other closely.
+/// Between two lines of failures of one episode, and between the ends of two.
 const QUIET: Duration = Duration::from_secs(30);
 
-/// A time during which something fails.
+/// A time during which something fails, at least now and then.
 #[derive(Debug, Default)]
 pub struct Episode {
+    /// Its first failure, until its end is told.
     began: Option<Instant>,
+    /// Its first success after its last failure.
+    worked: Option<Instant>,
     last_line: Option<Instant>,
-    was_told: bool,
+    last_end: Option<Instant>,
 }
 
 impl Episode {
     /// It fails, for the first time or still; answers whether that is worth a line.
     #[must_use]
     pub fn fails(&mut self, now: Instant) -> bool {
+        self.worked = None;
+        let is_told = self.began.is_some();
         self.began.get_or_insert(now);
-        let is_quiet = self.last_line.is_some_and(|line| now < line + QUIET);
-        if is_quiet {
+        if is_told && self.last_line.is_some_and(|line| now < line + QUIET) {
             return false;
         }
         self.last_line = Some(now);
-        self.was_told = true;
         true
     }
 
-    /// Says whether it failed the last time.
+    /// Says whether the last line is that it fails; [`works`](Self::works) is then to be called further.
     #[must_use]
     pub fn lasts(&self) -> bool {
         self.began.is_some()
     }
 
-    /// It works; answers how long it did not, if anybody was told.
+    /// It works; answers how long it did not, once that is worth a line.
     pub fn works(&mut self, now: Instant) -> Option<Duration> {
-        let began = self.began.take()?;
-        let was_told = std::mem::take(&mut self.was_told);
-        was_told.then(|| now - began)
+        let began = self.began?;
+        let worked = *self.worked.get_or_insert(now);
+        if self.last_end.is_some_and(|end| now < end + QUIET) {
+            return None;
+        }
+        self.last_end = Some(now);
+        self.began = None;
+        Some(worked - began)
     }
 }
 
@@ -60,14 +71,41 @@ mod tests {
     }
 
     #[test]
-    fn episodes_that_follow_each_other_closely_are_told_of_once() {
+    fn a_failure_after_a_told_end_is_told_at_once_and_the_next_end_waits() {
         let began = Instant::now();
         let at = |seconds| began + Duration::from_secs(seconds);
         let mut episode = Episode::default();
         assert!(episode.fails(at(0)));
-        assert!(episode.works(at(1)).is_some());
-        assert!(!episode.fails(at(2)));
-        assert_eq!(episode.works(at(3)), None);
-        assert!(episode.fails(at(31)));
+        assert_eq!(episode.works(at(1)), Some(Duration::from_secs(1)));
+        assert!(episode.fails(at(2)));
+        assert_eq!(episode.works(at(5)), None);
+        assert!(episode.lasts(), "its end is still to be told");
+        assert_eq!(episode.works(at(30)), None);
+        assert_eq!(episode.works(at(31)), Some(Duration::from_secs(3)));
+        assert!(!episode.lasts());
+    }
+
+    #[test]
+    fn what_flaps_is_told_now_and_then_and_never_as_working_while_it_fails() {
+        let began = Instant::now();
+        let mut episode = Episode::default();
+        let mut lines = 0;
+        let mut last_says_it_fails = false;
+        for second in 0..300 {
+            let now = began + Duration::from_secs(second);
+            let fails = second % 2 == 0;
+            let is_told = match fails {
+                true => episode.fails(now),
+                false => episode.works(now).is_some(),
+            };
+            if is_told {
+                lines += 1;
+                last_says_it_fails = fails;
+            }
+            assert!(last_says_it_fails || !fails, "second {second}");
+        }
+        assert!(lines <= 31, "{lines} lines in 300 s");
+        let quiet = began + Duration::from_secs(330);
+        assert!(episode.works(quiet).is_some() || !episode.lasts());
     }
 }

@@ -24,7 +24,7 @@ use task_core::dispatch::DeadReason;
 use task_core::ports::{Delivery, Topic};
 use tokio::time::{Instant, sleep};
 
-use super::error::{is_too_large, port_error};
+use super::error::{Failure, is_too_large, port_error};
 use super::event_bus::Brokers;
 use super::message::Origin;
 use super::partitions::Place;
@@ -60,17 +60,14 @@ pub(super) struct Letter {
 impl Letter {
     /// Writes it, or its substitute, however often that fails.
     pub(super) async fn bury(self, brokers: Arc<Brokers>, unwritten: Arc<Trouble>) -> Place {
-        let written = match self.write(&brokers, &unwritten, self.record()).await {
-            Ok(()) => Ok(()),
-            // It may have been refused with its whole batch: once more, by itself.
-            Err(TooLarge) => {
-                let _alone = brokers.alone.lock().await;
-                self.write(&brokers, &unwritten, self.record()).await
+        // It may be refused with its whole batch: then once more, by itself.
+        for batch in [Batch::Shared, Batch::Own] {
+            let written = self.write(&brokers, &unwritten, self.record(), batch).await;
+            if written.is_ok() {
+                return self.place;
             }
-        };
-        if written.is_err() {
-            self.bury_substitute(&brokers, &unwritten).await;
         }
+        self.bury_substitute(&brokers, &unwritten).await;
         self.place
     }
 
@@ -91,7 +88,10 @@ impl Letter {
             headers: Some(self.own_headers(&OwnedHeaders::new(), TOO_LARGE)),
         };
         // Even this one may be too large until somebody raises the topic's limit.
-        while let Err(TooLarge) = self.write(brokers, unwritten, record.clone()).await {
+        while let Err(TooLarge) = self
+            .write(brokers, unwritten, record.clone(), Batch::Own)
+            .await
+        {
             self.refused(
                 unwritten,
                 &"the substitute is too large for the dead-letter topic",
@@ -106,10 +106,11 @@ impl Letter {
         brokers: &Brokers,
         unwritten: &Trouble,
         record: Record<'_>,
+        batch: Batch,
     ) -> Result<(), TooLarge> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let failure = match brokers.send(record.clone()).await {
+            let failure = match send(brokers, record.clone(), batch).await {
                 Ok(()) => break,
                 Err(failure) if is_too_large(&failure) => return Err(TooLarge),
                 Err(failure) => failure,
@@ -197,6 +198,26 @@ impl Letter {
         })
         .to_string()
     }
+}
+
+/// Sends a record of a letter. Those that may share a batch go together, the others one by one; nobody
+/// holds a place during a pause.
+async fn send(brokers: &Brokers, record: Record<'_>, batch: Batch) -> Result<(), Failure> {
+    let (_shared, _own);
+    match batch {
+        Batch::Shared => _shared = brokers.burials.read().await,
+        Batch::Own => _own = brokers.burials.write().await,
+    }
+    brokers.send(record).await
+}
+
+/// With what a record travels: a batch is refused as a whole.
+#[derive(Debug, Clone, Copy)]
+enum Batch {
+    /// Perhaps with records of other letters.
+    Shared,
+    /// With no other letter's.
+    Own,
 }
 
 /// The topic will never take this record.

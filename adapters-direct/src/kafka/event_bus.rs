@@ -39,8 +39,8 @@ pub(super) struct Brokers {
     pub(super) topics: Topics,
     producer: Arc<Producer>,
     looks: Looks,
-    /// Held by a dead letter that was refused, so that it goes in a batch of its own.
-    pub(super) alone: tokio::sync::Mutex<()>,
+    /// Written to by a dead letter that was refused, so that it shares no batch with another.
+    pub(super) burials: tokio::sync::RwLock<()>,
 }
 
 impl Brokers {
@@ -101,7 +101,7 @@ impl KafkaEventBus {
                 producer,
                 config,
                 looks: Looks::default(),
-                alone: tokio::sync::Mutex::default(),
+                burials: tokio::sync::RwLock::default(),
             }),
         })
     }

@@ -1,7 +1,7 @@
 //! Waits at the start for what the service cannot do without.
 //!
 //! Everything that is started together begins in any order: a server that is not there yet is waited
-//! for, up to one limit for all of them. What time cannot heal, such as a wrong password, is refused at
+//! for, up to one limit for all of them; each is tried once, however short that is. What time cannot heal, such as a wrong password, is refused at
 //! once.
 
 use std::error::Error;
@@ -18,6 +18,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// How long an attempt may go on before the reader is told what it waits for.
 const QUIET: Duration = Duration::from_millis(500);
+
+/// Least time of the first attempt, also where there is none to wait.
+const FIRST_ATTEMPT: Duration = Duration::from_secs(2);
 
 /// What is waited for, in the words of who configured it.
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ impl Patience {
         }
     }
 
-    /// Tries until it succeeds, until it cannot any more, or until the time is over.
+    /// Tries until it succeeds, until it cannot any more, or until the time is over; at least once.
     pub(super) async fn until<T>(
         self,
         needed: Needed,
@@ -83,7 +86,8 @@ impl Patience {
     ) -> Result<T, StartError> {
         let mut told = false;
         let mut last = None;
-        while let Ok(tried) = self.attempt(&needed, &mut told, attempt()).await {
+        let mut end = self.until.max(Instant::now() + FIRST_ATTEMPT);
+        while let Ok(tried) = self.attempt(&needed, end, &mut told, attempt()).await {
             match tried {
                 Ok(found) => return Ok(found),
                 Err(Missed::ForGood(error)) => return Err(error),
@@ -92,10 +96,11 @@ impl Patience {
                     last = Some(error);
                 }
             }
-            self.tell(&needed, &mut told);
             if Instant::now() + PAUSE >= self.until {
                 break;
             }
+            self.tell(&needed, &mut told);
+            end = self.until;
             sleep(PAUSE).await;
         }
         Err(StartError::Missing {
@@ -105,20 +110,21 @@ impl Patience {
         })
     }
 
-    /// One attempt, of which the reader hears if it takes its time; an error at the end of all time.
+    /// One attempt, of which the reader hears if it takes its time; an error at its end.
     async fn attempt<T>(
         self,
         needed: &Needed,
+        end: Instant,
         told: &mut bool,
         attempt: impl Future<Output = T>,
     ) -> Result<T, tokio::time::error::Elapsed> {
         let mut attempt = std::pin::pin!(attempt);
-        let quiet = self.until.min(Instant::now() + QUIET);
+        let quiet = end.min(Instant::now() + QUIET);
         if let Ok(tried) = timeout_at(quiet, attempt.as_mut()).await {
             return Ok(tried);
         }
         self.tell(needed, told);
-        timeout_at(self.until, attempt).await
+        timeout_at(end, attempt).await
     }
 
     fn tell(self, needed: &Needed, told: &mut bool) {
@@ -176,6 +182,28 @@ mod tests {
         let silent = patience.until(needed(), std::future::pending::<Result<(), Missed>>);
         let error = silent.await.expect_err("it never answers");
         assert!(chain(&error).ends_with("within 30000 ms"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_time_to_wait_there_is_one_attempt_that_may_succeed() {
+        let patience = Patience::new(Duration::ZERO);
+        let found = patience.until(needed(), async || {
+            sleep(Duration::from_millis(50)).await;
+            Ok(7)
+        });
+        assert_eq!(found.await.expect("it is there"), 7);
+        let mut attempts = 0;
+        let missed = patience.until(needed(), async || {
+            attempts += 1;
+            Err::<(), _>(missed(ErrorKind::Unavailable))
+        });
+        let error = missed.await.expect_err("it is not there");
+        assert!(chain(&error).ends_with("not there"), "{error}");
+        assert_eq!(attempts, 1);
+        let began = Instant::now();
+        let silent = patience.until(needed(), std::future::pending::<Result<(), Missed>>);
+        silent.await.expect_err("it never answers");
+        assert_eq!(began.elapsed(), FIRST_ATTEMPT);
     }
 
     #[tokio::test(start_paused = true)]

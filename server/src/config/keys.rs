@@ -101,7 +101,7 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.kafka.create_partitions, integer(v, 0, 1_000));
     "kafka_create_replication" "N" = "1", TaskApi, "Copies of a Kafka topic that is made because it is missing",
         |c, v| store(&mut c.direct.kafka.create_replication, integer(v, 1, 15));
-    "start_timeout_ms" "MS" = "30000", TaskApi, "Longest wait at the start for the servers that the backend needs",
+    "start_timeout_ms" "MS" = "30000", TaskApi, "Longest wait at the start for the servers that the backend needs; 0 tries each once",
         |c, v| store(&mut c.start_timeout, millis(v, 0, 600_000));
     "notification_url" "URL" = "", TaskApi, "Receiver of notifications (POST URL/notify); direct needs it, embedded has a local inbox without it",
         |c, v| store(&mut c.notification_url, NotificationUrl::parse(v).map(Some));

@@ -1,7 +1,7 @@
 //! Refusals as `application/problem+json`.
 //!
 //! The replaced service answered `{"detail": "..."}`; `detail` therefore always carries the human
-//! sentence. Causes are logged here, once, and never shown. *Source:* RFC 9457.
+//! sentence. Causes are logged, once, and never shown. *Source:* RFC 9457.
 
 use std::borrow::Cow;
 
@@ -127,18 +127,21 @@ impl Problem {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, detail)
     }
 
-    /// A failed port: 503 where another attempt may succeed, otherwise 500. Logs the cause, unless it is an outage.
+    /// A failed call of the store: 503 where another attempt may succeed, otherwise 500. Logs the cause,
+    /// unless the layer around the store has told of it.
     #[must_use]
     pub fn of_port(error: &PortError) -> Self {
+        log(error);
+        Self::of_logged(error)
+    }
+
+    /// As [`of_port`](Self::of_port), of a failure that is in the log already.
+    #[must_use]
+    pub fn of_logged(error: &PortError) -> Self {
         let passing = matches!(
             error.kind(),
             ErrorKind::Unavailable | ErrorKind::Throttled | ErrorKind::Timeout | ErrorKind::Fenced
         );
-        match passing {
-            // An outage is told of once, by the layer around the port, and not by every request.
-            true => tracing::debug!(%error, "request failed"),
-            false => telemetry::log_failure("request failed", error),
-        }
         if error.kind() == ErrorKind::Invalid {
             let detail = "the task with all that is stored with it exceeds a limit of the store";
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
@@ -158,6 +161,31 @@ impl Problem {
                 "an internal error; it is unknown whether the change took effect",
             ),
         }
+    }
+}
+
+/// Tells of a failed call of the store, once: here, or in the layer that told of an outage for all requests.
+fn log(error: &PortError) {
+    let is_outage = matches!(
+        error.kind(),
+        ErrorKind::Unavailable
+            | ErrorKind::Throttled
+            | ErrorKind::Timeout
+            | ErrorKind::Denied
+            | ErrorKind::Unexpected
+    );
+    let (backend, operation) = (error.backend(), error.operation());
+    if error.outcome() == Outcome::Unknown {
+        // Whoever repairs needs to know of each.
+        let error = telemetry::chain(error);
+        tracing::warn!(backend, operation, error, "outcome of a write is unknown");
+    } else if error.kind() == ErrorKind::Fenced {
+        let error = telemetry::chain(error);
+        tracing::warn!(backend, operation, error, "write is fenced off");
+    } else if is_outage {
+        tracing::debug!(backend, operation, %error, "request failed");
+    } else {
+        telemetry::log_failure("request failed", error);
     }
 }
 
@@ -223,6 +251,87 @@ impl<'a> FieldProblem<'a> {
         Self {
             pointer,
             detail: &error.detail,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use super::*;
+
+    /// What is logged above `debug` while a failure is answered.
+    fn lines_of(error: &PortError) -> Vec<String> {
+        #[derive(Debug, Clone, Default)]
+        struct Lines(Arc<Mutex<Vec<u8>>>);
+
+        impl io::Write for Lines {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                lines.extend(bytes);
+                Ok(bytes.len())
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || drop(Problem::of_port(error)));
+        let bytes = lines.0.lock().expect("no writer panics");
+        let text = String::from_utf8_lossy(&bytes);
+        text.lines().map(str::to_owned).collect()
+    }
+
+    fn failure(kind: ErrorKind) -> PortError {
+        PortError::new(kind, "redis", "commit").caused_by("connection reset")
+    }
+
+    #[test]
+    fn a_write_of_unknown_outcome_is_one_warning_with_operation_backend_and_cause() {
+        for kind in [
+            ErrorKind::Timeout,
+            ErrorKind::Unavailable,
+            ErrorKind::Unexpected,
+        ] {
+            let lines = lines_of(&failure(kind).unknown_outcome());
+            assert_eq!(lines.len(), 1, "{lines:#?}");
+            for part in [
+                "WARN",
+                "outcome of a write is unknown",
+                "redis",
+                "commit",
+                "connection reset",
+            ] {
+                assert!(lines[0].contains(part), "{part}: {lines:#?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_outage_is_left_to_the_layer_and_everything_else_is_told_here_once() {
+        for (kind, level) in [
+            (ErrorKind::Unavailable, None),
+            (ErrorKind::Timeout, None),
+            (ErrorKind::Throttled, None),
+            (ErrorKind::Denied, None),
+            (ErrorKind::Unexpected, None),
+            (ErrorKind::Fenced, Some("WARN")),
+            (ErrorKind::Corrupt, Some("ERROR")),
+            (ErrorKind::Unsupported, Some("ERROR")),
+        ] {
+            let lines = lines_of(&failure(kind));
+            assert_eq!(lines.len(), usize::from(level.is_some()), "{lines:#?}");
+            let level = level.unwrap_or_default();
+            assert!(lines.iter().all(|line| line.contains(level)), "{lines:#?}");
         }
     }
 }

@@ -13,6 +13,7 @@ use task_core::ports::PortError;
 use utoipa::ToSchema;
 
 use super::error::Problem;
+use crate::telemetry;
 
 /// Most notifications that a list shows: the latest ones.
 pub(crate) const MAX_LISTED: usize = 1_000;
@@ -63,10 +64,11 @@ fn as_sent<S: Serializer>(value: &Arc<RawValue>, serializer: S) -> Result<S::Ok,
 
 /// Answers with the latest notifications of an inbox.
 pub(crate) async fn list(inbox: &dyn Inbox) -> Result<Response, Problem> {
-    let received = inbox
-        .latest(MAX_LISTED)
-        .await
-        .map_err(|error| Problem::of_port(&error))?;
+    // No layer stands around an inbox and tells of its outages.
+    let received = inbox.latest(MAX_LISTED).await.map_err(|error| {
+        telemetry::log_failure("notifications cannot be read", &error);
+        Problem::of_logged(&error)
+    })?;
     let bytes = serde_json::to_vec(&received).expect("notifications are JSON already");
     let mut response = bytes.into_response();
     let media_type = HeaderValue::from_static("application/json");

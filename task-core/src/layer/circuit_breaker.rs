@@ -300,6 +300,7 @@ mod tests {
         port: "state",
         backend: "test",
         name: "get",
+        kind: crate::layer::CallKind::Read,
     };
 
     fn report(breaker: &CircuitBreaker, result: Result<(), ErrorKind>) {

@@ -32,11 +32,12 @@ impl GuardedEventBus {
         }
     }
 
-    fn operation(&self, name: &'static str) -> Operation {
+    fn operation(&self, kind: CallKind, name: &'static str) -> Operation {
         Operation {
             port: "events",
             backend: self.backend,
             name,
+            kind,
         }
     }
 }
@@ -49,11 +50,9 @@ impl EventBus for GuardedEventBus {
     }
 
     async fn publish(&self, event: &Event) -> Result<(), PortError> {
-        let operation = self.operation("publish");
+        let operation = self.operation(CallKind::IdempotentWrite, "publish");
         self.policy
-            .call(operation, CallKind::IdempotentWrite, || {
-                self.inner.publish(event)
-            })
+            .call(operation, || self.inner.publish(event))
             .await
     }
 
@@ -63,12 +62,14 @@ impl EventBus for GuardedEventBus {
         handler: Arc<dyn EventHandler>,
     ) -> Result<Background, PortError> {
         let call = self.inner.subscribe(subscription, handler);
-        observed(&*self.policy.observer, self.operation("subscribe"), call).await
+        // It takes events: that none can be published says nothing of it.
+        let operation = self.operation(CallKind::Read, "subscribe");
+        observed(&*self.policy.observer, operation, call).await
     }
 
     async fn check(&self) -> Result<(), PortError> {
         self.policy
-            .call(self.operation("check"), CallKind::Probe, || {
+            .call(self.operation(CallKind::Probe, "check"), || {
                 self.inner.check()
             })
             .await

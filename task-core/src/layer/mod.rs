@@ -24,7 +24,7 @@
 //!
 //! | [`CallKind`] | Operations | Tried again | A timeout says |
 //! | --- | --- | --- | --- |
-//! | `Read` | `get`, `get_many`, `pending`, `scan` | if [`PortError::retryable`] says so | not applied |
+//! | `Read` | `get`, `get_many`, `pending`, `scan`, `identity` | if [`PortError::retryable`] says so | not applied |
 //! | `Probe` | `check` | as `Read`; passes the breaker by | not applied |
 //! | `IdempotentWrite` | `settle`, `publish`, `notify` | as `Read` | outcome unknown |
 //! | `Write` | `put`, `delete`, `commit` | if it also was not applied for certain | outcome unknown |

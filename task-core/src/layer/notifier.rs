@@ -26,11 +26,12 @@ impl GuardedNotifier {
         }
     }
 
-    fn operation(&self, name: &'static str) -> Operation {
+    fn operation(&self, kind: CallKind, name: &'static str) -> Operation {
         Operation {
             port: "notifier",
             backend: self.backend,
             name,
+            kind,
         }
     }
 }
@@ -39,17 +40,15 @@ impl GuardedNotifier {
 #[async_trait]
 impl Notifier for GuardedNotifier {
     async fn notify(&self, notification: &Notification) -> Result<(), PortError> {
-        let operation = self.operation("notify");
+        let operation = self.operation(CallKind::IdempotentWrite, "notify");
         self.policy
-            .call(operation, CallKind::IdempotentWrite, || {
-                self.inner.notify(notification)
-            })
+            .call(operation, || self.inner.notify(notification))
             .await
     }
 
     async fn check(&self) -> Result<(), PortError> {
         self.policy
-            .call(self.operation("check"), CallKind::Probe, || {
+            .call(self.operation(CallKind::Probe, "check"), || {
                 self.inner.check()
             })
             .await

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::CallKind;
 use crate::episode::Episode;
 use crate::memory::lock;
 use crate::ports::{ErrorKind, Outcome, PortError};
@@ -22,6 +23,8 @@ pub struct Operation {
     pub backend: &'static str,
     /// The method, for example `get`.
     pub name: &'static str,
+    /// What a repetition of it may do.
+    pub kind: CallKind,
 }
 
 /// Is told of every finished call of a guarded port.
@@ -57,23 +60,21 @@ pub struct LogObserver {
 /// Port, backend, and whether it is about writes.
 type Side = (&'static str, &'static str, bool);
 
-/// The operations that change something.
-const WRITES: [&str; 6] = ["put", "delete", "commit", "settle", "publish", "notify"];
-
 impl LogObserver {
     fn outage(&self, operation: Operation, result: Result<(), &PortError>) {
         let Operation {
             port,
             backend,
             name,
+            kind,
         } = operation;
-        let Some(verdict) = verdict(name, result) else {
+        let Some(verdict) = verdict(kind, result) else {
             return;
         };
         if verdict.is_ok() && !self.troubled.load(Ordering::Relaxed) {
             return;
         }
-        let side = (port, backend, WRITES.contains(&name));
+        let side = (port, backend, kind.is_write());
         let now = Instant::now();
         let mut outages = lock(&self.outages);
         match verdict {
@@ -98,9 +99,9 @@ impl LogObserver {
 }
 
 /// What a call says of the backend: it works, it is out of work, or nothing.
-fn verdict<'a>(name: &str, result: Result<(), &'a PortError>) -> Option<Result<(), &'a PortError>> {
+fn verdict(kind: CallKind, result: Result<(), &PortError>) -> Option<Result<(), &PortError>> {
     // Who checks says what it found. That a receiver can be reached is no end of its refusals.
-    if name == "check" {
+    if kind == CallKind::Probe {
         return None;
     }
     let Err(error) = result else {
@@ -142,6 +143,7 @@ impl Observer for LogObserver {
             port,
             backend,
             name,
+            kind: _,
         } = operation;
         // Fields are evaluated only where the level is enabled: nothing is formatted otherwise.
         match result {
@@ -237,8 +239,13 @@ mod tests {
             port: "state",
             backend: "test",
             name: "get",
+            kind: CallKind::Read,
         };
-        let put = Operation { name: "put", ..get };
+        let put = Operation {
+            name: "put",
+            kind: CallKind::Write,
+            ..get
+        };
         let observer = (LogObserver::default(), CountingObserver::default());
         let ms = Duration::from_millis;
         let conflict = PortError::new(ErrorKind::Conflict, "test", "put");

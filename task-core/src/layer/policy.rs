@@ -13,7 +13,7 @@ use super::timeout::limited;
 use crate::ports::{Entropy, Outcome, PortError, SystemEntropy};
 
 /// What a repetition of a call may do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CallKind {
     /// Changes nothing.
     Read,
@@ -23,6 +23,17 @@ pub enum CallKind {
     IdempotentWrite,
     /// May have another effect the second time.
     Write,
+}
+
+impl CallKind {
+    /// Says whether a call may change something.
+    #[must_use]
+    pub fn is_write(self) -> bool {
+        match self {
+            Self::Read | Self::Probe => false,
+            Self::IdempotentWrite | Self::Write => true,
+        }
+    }
 }
 
 /// How calls to one backend are guarded.
@@ -81,21 +92,19 @@ impl Policy {
     pub async fn call<T, F>(
         &self,
         operation: Operation,
-        kind: CallKind,
         attempt: impl FnMut() -> F + Send,
     ) -> Result<T, PortError>
     where
         T: Send,
         F: Future<Output = Result<T, PortError>> + Send,
     {
-        let retried = self.retried(operation, kind, attempt);
+        let retried = self.retried(operation, attempt);
         observed(&*self.observer, operation, retried).await
     }
 
     async fn retried<T, F>(
         &self,
         operation: Operation,
-        kind: CallKind,
         mut attempt: impl FnMut() -> F + Send,
     ) -> Result<T, PortError>
     where
@@ -108,14 +117,17 @@ impl Policy {
         let mut made = 0;
         let mut last: Option<PortError> = None;
         loop {
-            let error = match self.guarded(operation, kind, &mut attempt).await {
+            let error = match self.guarded(operation, &mut attempt).await {
                 Ok(value) => return Ok(value),
                 Err(Failed::Refused(refusal)) => return Err(after(refusal, last)),
                 Err(Failed::Attempt(error)) => keep_outcome(error, last.as_ref()),
             };
             made += 1;
             let entropy = &*self.entropy;
-            let Some(pause) = self.retry.pause_after(made, kind, &error, entropy) else {
+            let Some(pause) = self
+                .retry
+                .pause_after(made, operation.kind, &error, entropy)
+            else {
                 return Err(error);
             };
             if self.budget.as_ref().is_some_and(|budget| !budget.spend()) {
@@ -130,24 +142,25 @@ impl Policy {
     async fn guarded<T, F>(
         &self,
         operation: Operation,
-        kind: CallKind,
         attempt: &mut (impl FnMut() -> F + Send),
     ) -> Result<T, Failed>
     where
         T: Send,
         F: Future<Output = Result<T, PortError>> + Send,
     {
-        let permit = self.admit(operation, kind).map_err(Failed::Refused)?;
-        let result = limited(self.timeout, operation, kind, attempt()).await;
+        let permit = self.admit(operation).map_err(Failed::Refused)?;
+        let result = limited(self.timeout, operation, attempt()).await;
         if let Some(permit) = permit {
             permit.report(&result);
         }
         result.map_err(Failed::Attempt)
     }
 
-    fn admit(&self, operation: Operation, kind: CallKind) -> Result<Option<Permit<'_>>, PortError> {
+    fn admit(&self, operation: Operation) -> Result<Option<Permit<'_>>, PortError> {
         match &self.breaker {
-            Some(breaker) if kind != CallKind::Probe => breaker.admit(operation).map(Some),
+            Some(breaker) if operation.kind != CallKind::Probe => {
+                breaker.admit(operation).map(Some)
+            }
             Some(_) | None => Ok(None),
         }
     }

@@ -35,10 +35,9 @@ impl SecretStore for GuardedSecretStore {
             port: "secrets",
             backend: self.backend,
             name: "get",
+            kind: CallKind::Read,
         };
-        self.policy
-            .call(operation, CallKind::Read, || self.inner.get(name))
-            .await
+        self.policy.call(operation, || self.inner.get(name)).await
     }
 }
 

@@ -42,8 +42,9 @@ impl GuardedStateStore {
             port: "state",
             backend: self.backend,
             name,
+            kind,
         };
-        self.policy.call(operation, kind, attempt).await
+        self.policy.call(operation, attempt).await
     }
 }
 
@@ -136,8 +137,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::layer::RetryPolicy;
-    use crate::ports::{ErrorKind, MockStateStore, Outcome, Write, WriteMode};
+    use crate::layer::{CountingObserver, RetryPolicy};
+    use crate::ports::{ErrorKind, MockStateStore, Outcome, Retry, Write, WriteMode};
 
     fn unavailable() -> PortError {
         PortError::new(ErrorKind::Unavailable, "mock", "call")
@@ -258,6 +259,59 @@ mod tests {
             .await
             .expect_err("scan");
         store.check().await.expect_err("check");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn every_operation_is_observed_as_what_it_does() {
+        let mut mock = MockStateStore::new();
+        mock.expect_get().times(1).returning(|_| Ok(None));
+        mock.expect_get_many()
+            .times(1)
+            .returning(|_| Ok(Vec::new()));
+        mock.expect_put().times(1).returning(|_, _, _| Ok(None));
+        mock.expect_delete().times(1).returning(|_, _| Ok(()));
+        mock.expect_commit().times(1).returning(|_| Ok(Vec::new()));
+        mock.expect_pending()
+            .times(1)
+            .returning(|_, _| Ok(Vec::new()));
+        mock.expect_settle().times(1).returning(|_| Ok(()));
+        mock.expect_scan()
+            .times(1)
+            .returning(|_, _, _| Err(unavailable().retry(Retry::Never)));
+        mock.expect_check().times(1).returning(|| Ok(()));
+        mock.expect_identity().times(1).returning(|| Ok(None));
+        let counts = Arc::new(CountingObserver::default());
+        let observer = Arc::<CountingObserver>::clone(&counts);
+        let policy = Policy {
+            observer,
+            ..Policy::default()
+        };
+        let store = GuardedStateStore::new(Arc::new(mock), "mock", policy);
+        drop(store.get(&key()).await);
+        drop(store.get_many(&[key()]).await);
+        drop(store.put(&key(), "a".into(), matching()).await);
+        drop(store.delete(&key(), DeleteOptions::default()).await);
+        drop(store.commit(commit()).await);
+        drop(store.pending(None, 3).await);
+        drop(store.settle(&[PendingId::new("5")]).await);
+        drop(store.scan(Kind::TASK, None, 4).await);
+        drop(store.check().await);
+        drop(store.identity().await);
+        let seen = counts.snapshot();
+        let named = |wanted: &[CallKind]| -> Vec<&str> {
+            let operations = seen.iter().map(|count| count.operation);
+            let wanted = operations.filter(|operation| wanted.contains(&operation.kind));
+            wanted.map(|operation| operation.name).collect()
+        };
+        let writes = ["commit", "delete", "put", "settle"];
+        let reads = ["get", "get_many", "identity", "pending", "scan"];
+        assert_eq!(
+            named(&[CallKind::Write, CallKind::IdempotentWrite]),
+            writes,
+            "writes"
+        );
+        assert_eq!(named(&[CallKind::Read]), reads, "reads");
+        assert_eq!(named(&[CallKind::Probe]), ["check"]);
     }
 
     #[test]

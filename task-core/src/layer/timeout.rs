@@ -2,28 +2,27 @@
 
 use std::time::Duration;
 
-use super::{CallKind, Operation};
+use super::Operation;
 use crate::ports::{ErrorKind, PortError};
 
 /// Waits for an attempt no longer than `limit`.
 pub(super) async fn limited<T: Send>(
     limit: Duration,
     operation: Operation,
-    kind: CallKind,
     attempt: impl Future<Output = Result<T, PortError>> + Send,
 ) -> Result<T, PortError> {
     match tokio::time::timeout(limit, attempt).await {
         Ok(result) => result,
-        Err(_) => Err(timed_out(limit, operation, kind)),
+        Err(_) => Err(timed_out(limit, operation)),
     }
 }
 
-fn timed_out(limit: Duration, operation: Operation, kind: CallKind) -> PortError {
+fn timed_out(limit: Duration, operation: Operation) -> PortError {
     let error = PortError::new(ErrorKind::Timeout, operation.backend, operation.name)
         .context(format!("no answer within {} ms", limit.as_millis()));
-    match kind {
-        CallKind::Read | CallKind::Probe => error,
-        CallKind::IdempotentWrite | CallKind::Write => error.unknown_outcome(),
+    match operation.kind.is_write() {
+        true => error.unknown_outcome(),
+        false => error,
     }
 }
 
@@ -32,18 +31,21 @@ mod tests {
     use std::future::pending;
 
     use super::*;
+    use crate::layer::CallKind;
     use crate::ports::Outcome;
 
     const OPERATION: Operation = Operation {
         port: "state",
         backend: "test",
         name: "put",
+        kind: CallKind::Write,
     };
 
     async fn outcome_of(kind: CallKind) -> Outcome {
         let limit = Duration::from_millis(250);
         let started = tokio::time::Instant::now();
-        let error = limited::<()>(limit, OPERATION, kind, pending())
+        let operation = Operation { kind, ..OPERATION };
+        let error = limited::<()>(limit, operation, pending())
             .await
             .expect_err("never answers");
         assert_eq!(started.elapsed(), limit);

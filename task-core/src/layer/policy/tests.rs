@@ -14,6 +14,7 @@ const OPERATION: Operation = Operation {
     port: "state",
     backend: "test",
     name: "call",
+    kind: CallKind::Read,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -55,7 +56,8 @@ impl Script {
     }
 
     async fn run(&self, policy: &Policy, kind: CallKind) -> Result<u32, PortError> {
-        policy.call(OPERATION, kind, || self.attempt()).await
+        let operation = Operation { kind, ..OPERATION };
+        policy.call(operation, || self.attempt()).await
     }
 }
 

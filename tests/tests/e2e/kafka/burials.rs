@@ -1,5 +1,7 @@
 //! Dead letters: what they carry, and what happens where the brokers refuse them.
 
+use bytes::Bytes;
+use futures_util::future::join_all;
 use rdkafka::admin::{
     AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication,
 };
@@ -179,6 +181,33 @@ async fn a_message_that_is_too_large_for_a_dead_letter_has_a_substitute_and_the_
         assert_eq!(heard.next().await.payload, "mark");
         running.unwrap().stop().await;
     }
+}
+
+#[tokio::test]
+async fn dead_letters_that_fit_one_by_one_are_written_whole_however_many_come_at_once() {
+    const LETTERS: usize = 300;
+    const AT_ONCE: usize = 5;
+    const BYTES: usize = 5_500;
+    let broker = KafkaBroker::shared().await;
+    topic_with_limit(broker, "half", 8_000_000).await;
+    // Any two of them are too large for one batch.
+    topic_with_limit(broker, "half.dead", 10_000).await;
+    let bus = bus(broker);
+    let payload = Bytes::from("x".repeat(BYTES));
+    let publish = async |n: usize| {
+        let event = event("half", &format!("k-{n}"), payload.clone());
+        bus.publish(&event).await.unwrap();
+    };
+    let (handler, _heard) = telling(|_| Answer::Drop);
+    let running = bus.subscribe(subscription("half", "g"), handler).await;
+    // Some come while others, refused with their batch, are tried again.
+    for n in (0..LETTERS).step_by(AT_ONCE) {
+        join_all((n..n + AT_ONCE).map(publish)).await;
+    }
+    let letters = dead_letters(broker, "half.dead", LETTERS).await;
+    let substitutes = letters.iter().filter(|dead| dead.payload.len() != BYTES);
+    assert_eq!(substitutes.count(), 0);
+    running.unwrap().stop().await;
 }
 
 #[tokio::test]
