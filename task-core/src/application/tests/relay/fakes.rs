@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tracing::field::{Field, Visit};
-use tracing::span;
+use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, span};
 
 use crate::background::Background;
 use crate::memory::{MemoryStateStore, SeededEntropy};
@@ -269,7 +269,18 @@ impl EventBus for Bus {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lines(Arc<Mutex<Vec<String>>>);
 
+/// While there is one subscriber only, a line that another test writes first is off for all of them.
+static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Lines::default()));
+
 impl Lines {
+    /// Lines from now on, until the guard is dropped.
+    pub(super) fn listen() -> (Self, DefaultGuard) {
+        LazyLock::force(&ANOTHER);
+        let lines = Self::default();
+        let guard = tracing::subscriber::set_default(lines.clone());
+        (lines, guard)
+    }
+
     pub(super) fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }
