@@ -5,7 +5,8 @@
 //! do not wait until a sweep has made its way through those that are blocked.
 //!
 //! Of a key that was passed over nothing later may be taken: by the sweep until the next one begins,
-//! and by readers of the tail until a whole sweep has not passed it over.
+//! and by readers of the tail until a whole sweep has not passed it over
+//! (`what_comes_while_a_long_key_drains_stays_behind_what_was_there`).
 
 use std::time::Duration;
 

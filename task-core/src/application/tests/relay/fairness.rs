@@ -92,10 +92,10 @@ async fn a_relay_that_loses_the_lease_does_not_say_that_the_bus_works_again() {
     *s.bus.refuses.lock().unwrap() = Some("dead");
     s.commit_keys("dead", 10).await;
     let relay = s.shared(1).start();
-    sleep(SECOND).await;
+    sleep(SECOND / 2).await;
     s.store.lease_fails.store(true, SeqCst);
-    // They fail after 1.5 and after 3.1 s; between that another key works, and the lease runs out.
-    sleep(SECOND).await;
+    // They fail after 1.5 and 3.1 s. Between that another key works, and the lease runs out after 2 s.
+    sleep(Duration::from_millis(1200)).await;
     s.commit("good", 0).await;
     sleep(10 * SECOND).await;
     let told = lines.all();
@@ -125,5 +125,37 @@ async fn what_comes_while_a_long_key_drains_stays_behind_what_was_there() {
     }
     s.until_pending(0, 60 * SECOND).await;
     assert_eq!(s.bus.payloads("slow"), numbers(0..1500));
+    relay.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_another_replica_commits_does_not_wait_for_a_sweep_past_failing_keys() {
+    let one = Scene::new();
+    let two = one.replica();
+    *one.bus.refuses.lock().unwrap() = Some("dead");
+    one.commit_keys("dead", 5000).await;
+    let relay = one.shared(1).start();
+    sleep(10 * SECOND).await;
+    for n in 0..5 {
+        two.commit("good", n).await;
+        two.until_pending(5000, SECOND / 2).await;
+    }
+    assert_eq!(one.bus.payloads("good"), numbers(0..5));
+    relay.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_committed_while_reading_fails_is_read_as_soon_as_it_works() {
+    let s = Scene::new();
+    s.commit("k", 0).await;
+    let relay = s.relay().start();
+    s.until_pending(0, SECOND).await;
+    // Soon after a sweep, so that the next one is most of a second away.
+    sleep(Duration::from_millis(1050)).await;
+    s.store.read_fails.store(true, SeqCst);
+    s.commit("k", 1).await;
+    sleep(Duration::from_millis(50)).await;
+    s.store.read_fails.store(false, SeqCst);
+    s.until_pending(0, Duration::from_millis(200)).await;
     relay.stop().await;
 }

@@ -29,6 +29,7 @@ pub(super) struct Watched {
     pub(super) settles: AtomicUsize,
     pub(super) settle_fails: AtomicBool,
     pub(super) lease_fails: AtomicBool,
+    pub(super) read_fails: AtomicBool,
     /// Each page but the first of a listing names the one before once more, settled or not.
     pub(super) repeats: AtomicBool,
     before: Mutex<Vec<PendingEvent>>,
@@ -70,6 +71,7 @@ impl Watched {
             settles: AtomicUsize::new(0),
             settle_fails: AtomicBool::new(false),
             lease_fails: AtomicBool::new(false),
+            read_fails: AtomicBool::new(false),
             repeats: AtomicBool::new(false),
             before: Mutex::default(),
             read_takes: Mutex::default(),
@@ -135,6 +137,9 @@ impl StateStore for Watched {
         limit: usize,
     ) -> Result<Vec<PendingEvent>, PortError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.read_fails.load(Ordering::SeqCst) {
+            return Err(PortError::new(ErrorKind::Unavailable, "watched", "pending"));
+        }
         let takes = *self.read_takes.lock().unwrap();
         let mut page = self.inner.pending(after.clone(), limit).await?;
         if takes > Duration::ZERO {
