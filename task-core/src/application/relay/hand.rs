@@ -4,7 +4,7 @@
 //! [`FAILING`] keys that fail. What it lets go of stays in the outbox and is read again.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -48,7 +48,8 @@ pub(super) struct Hand {
     retrying: usize,
     failing: usize,
     held: usize,
-    refused: usize,
+    /// The keys that failed since the last acceptance, as many as there may be at once.
+    refused: HashSet<Box<str>>,
 }
 
 /// The events of one key.
@@ -86,6 +87,8 @@ pub(super) struct Accepted {
     pub(super) recovered: bool,
     /// Nothing of the key is in hand any more, and more of it is in the outbox.
     pub(super) wants_more: bool,
+    /// The key had its hands full, and has emptied half of them.
+    pub(super) has_room: bool,
 }
 
 /// What a failure let go of.
@@ -156,7 +159,7 @@ impl Hand {
             unreachable!("a running key has its chain");
         };
         self.running -= 1;
-        self.refused = 0;
+        self.refused.clear();
         let chain = entry.get_mut();
         let recovered = chain.failures > 0;
         if recovered {
@@ -171,22 +174,27 @@ impl Hand {
                 id: chain.first,
                 recovered,
                 wants_more: chain.has_more,
+                has_room: false,
             };
         };
         chain.is_running = false;
+        let has_room = chain.has_more && chain.behind.len() == BEHIND / 2;
         let id = std::mem::replace(&mut chain.first, next.id);
         self.ready.push_back(next.event);
         Accepted {
             id,
             recovered,
             wants_more: false,
+            has_room,
         }
     }
 
     /// Ends a publication that failed: its key pauses, and keeps no more than this event in hand.
     pub(super) fn fail(&mut self, event: Event, now: Instant) -> Dropped {
         self.running -= 1;
-        self.refused += 1;
+        if !self.bus_is_down() && !self.refused.contains(&event.key) {
+            self.refused.insert(event.key.clone());
+        }
         let chain = self.chains.get_mut(&event.key);
         let chain = chain.expect("a running key has its chain");
         chain.is_running = false;
@@ -221,6 +229,7 @@ impl Hand {
         self.ready.clear();
         self.retries.clear();
         self.paused.clear();
+        self.refused.clear();
         self.chains.retain(|_, chain| chain.is_running);
         for chain in self.chains.values_mut() {
             chain.is_forgotten = true;
@@ -257,14 +266,14 @@ impl Hand {
         self.running == 0 && self.ready.is_empty() && self.retries.is_empty()
     }
 
-    /// Says whether the last publications failed, as many as there may be at once.
+    /// Says whether so many keys have failed since the last acceptance as there may be at once.
     pub(super) fn bus_is_down(&self) -> bool {
-        self.refused >= CONCURRENCY
+        self.refused.len() >= CONCURRENCY
     }
 
     /// Says whether a publication failed since the last one was accepted.
     pub(super) fn has_failed(&self) -> bool {
-        self.refused > 0
+        !self.refused.is_empty()
     }
 }
 

@@ -195,6 +195,9 @@ impl Plan {
 
     fn accepted(&mut self, event: Event, now: Instant) {
         let accepted = self.hand.accept(event);
+        if accepted.has_room {
+            self.reading.go_on();
+        }
         self.finished.accept(accepted.id, now);
         if accepted.wants_more || accepted.recovered && self.reading.forgets() {
             self.reading.ask();
@@ -221,6 +224,8 @@ impl Plan {
     /// Another relay works, or may do so soon: what is in hand is its business.
     fn lose(&mut self, now: Instant) {
         self.hand.forget();
+        // Nobody is told that the bus works: whether it does is not seen from here any more.
+        self.bus.works(now);
         self.reading = Reading::new(self.poll, now);
         self.page_is_stale = true;
     }

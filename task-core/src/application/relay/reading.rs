@@ -5,7 +5,8 @@
 //! do not wait until a sweep has made its way through those that are blocked.
 //!
 //! Of a key that was passed over nothing later may be taken: by the sweep until the next one begins,
-//! and by readers of the tail until a whole sweep has not passed it over.
+//! and by readers of the tail until a whole sweep has not passed it over
+//! (`what_comes_while_a_long_key_drains_stays_behind_what_was_there`).
 
 use std::time::Duration;
 
@@ -23,11 +24,26 @@ pub(super) const PAGE: usize = 256;
 /// most 10 reads a second then, of 2,560 events.
 const SLOW_READ: Duration = Duration::from_millis(100);
 
+/// After a page of a sweep that gave nothing only because keys have their hands full.
+const FULL_READ: Duration = Duration::from_millis(20);
+
 /// Between two reads of the tail, so that a busy store is asked for many events at once.
 const TAIL_READ: Duration = Duration::from_millis(2);
 
 /// Between a sweep that left events behind and the next one, unless a key asks for it.
 const LEFT_BEHIND: Duration = Duration::from_secs(1);
+
+/// How long after its beginning a sweep waits at an event whose key has its hands full, rather than to
+/// read on and to come back for it. The first sweep does not wait: nobody knows what is behind.
+const WAIT: Duration = Duration::from_secs(2);
+
+/// Between times at which a sweep that gives nothing may begin again because a key asks for it. They
+/// double until one has come to its end, so one does, whatever asks.
+const RESTARTS: Redelivery = Redelivery {
+    max_deliveries: u32::MAX,
+    first_pause: Duration::from_secs(1),
+    longest_pause: Duration::from_secs(3600),
+};
 
 /// Pauses after a read that failed.
 const PAUSES: Redelivery = Redelivery {
@@ -74,8 +90,15 @@ pub(super) struct Reading {
     last_read: Option<Instant>,
     last_sweep: Option<Instant>,
     last_tail: Option<Instant>,
-    /// The last page of the sweep gave nothing.
-    was_useless: bool,
+    /// After the last page of the sweep; none unless it gave nothing.
+    pause: Duration,
+    /// The sweep may wait for full keys until then.
+    may_wait: Option<Instant>,
+    /// The sweep waits for a full key, at most until then.
+    waits: Option<Instant>,
+    /// How often a sweep was broken off since one came to its end, and when the next one may be.
+    restarts: u32,
+    may_restart: Option<Instant>,
     failures: u32,
     not_before: Option<Instant>,
 }
@@ -98,7 +121,11 @@ impl Reading {
             last_read: None,
             last_sweep: None,
             last_tail: None,
-            was_useless: false,
+            pause: Duration::ZERO,
+            may_wait: None,
+            waits: None,
+            restarts: 0,
+            may_restart: None,
             failures: 0,
             not_before: None,
         }
@@ -112,6 +139,11 @@ impl Reading {
     /// The next sweep is to begin at once.
     pub(super) fn ask(&mut self) {
         self.is_asked = true;
+    }
+
+    /// A full key has room again.
+    pub(super) fn go_on(&mut self) {
+        self.waits = None;
     }
 
     /// Events of this key were let go of and are in the outbox.
@@ -132,12 +164,14 @@ impl Reading {
         if is_early || bus_is_down && !since(self.last_read, SLOW_READ) {
             return None;
         }
+        self.restart_if_useless(now);
         // Others commit without telling us, and a sweep may be slow.
         let may_miss = self.about_left() > 0 && since(self.last_tail, self.poll);
         let has_news = self.has_news && since(self.last_tail, TAIL_READ);
         let tail = self.end.is_some() && (has_news || may_miss);
         let sweep = match &self.sweep {
-            Sweep::After(_) => !self.was_useless || since(self.last_sweep, SLOW_READ),
+            Sweep::After(_) if self.waits.is_some_and(|until| now < until) => false,
+            Sweep::After(_) => since(self.last_sweep, self.pause),
             Sweep::Due(due) => *due <= now || self.is_asked || self.end.is_none() && self.has_news,
         };
         let reader = match (tail, sweep) {
@@ -152,10 +186,26 @@ impl Reading {
             Reader::Sweep => self.last_sweep = Some(now),
             Reader::Tail => self.last_tail = Some(now),
         }
-        Some((reader, self.begin(reader)))
+        Some((reader, self.begin(reader, now)))
     }
 
-    fn begin(&mut self, reader: Reader) -> Option<PendingId> {
+    /// A sweep that gives nothing, while a key behind it has room, begins again: after an outage it has
+    /// passed over nearly all keys. No page is under way here, and what was passed over stays behind.
+    fn restart_if_useless(&mut self, now: Instant) {
+        let may_now = self.may_restart.is_none_or(|time| time <= now);
+        let is_under_way = matches!(self.sweep, Sweep::After(Some(_)));
+        if !(may_now && is_under_way && self.is_asked && !self.pause.is_zero()) {
+            return;
+        }
+        self.restarts = self.restarts.saturating_add(1);
+        self.may_restart = Some(now + RESTARTS.pause_after(self.restarts));
+        self.sweep = Sweep::Due(now);
+        self.passed.clear();
+        self.left = self.about_left();
+        self.forgets.0 |= self.forgets.1;
+    }
+
+    fn begin(&mut self, reader: Reader, now: Instant) -> Option<PendingId> {
         if reader == Reader::Tail {
             self.has_news = false;
             return self.end.clone();
@@ -168,7 +218,9 @@ impl Reading {
         self.has_news &= self.end.is_some();
         self.left_before = std::mem::take(&mut self.left);
         self.forgets = (false, self.forgets.0);
-        self.was_useless = false;
+        self.pause = Duration::ZERO;
+        self.waits = None;
+        self.may_wait = self.end.as_ref().map(|_| now + WAIT);
         None
     }
 
@@ -183,34 +235,48 @@ impl Reading {
     ) {
         self.failures = 0;
         self.not_before = None;
-        let last = page.last().map(|last| last.id.clone());
         let has_more = page.len() * 2 > PAGE;
-        let mut is_useless = true;
-        for pending in page {
-            if finished.knows(&pending.id) {
-                continue;
-            }
-            is_useless &= self.take_one(reader, pending, hand);
+        let may_wait = reader == Reader::Sweep && self.may_wait.is_some_and(|until| now < until);
+        if page.is_empty() && reader == Reader::Sweep {
+            self.end_sweep(now);
+            finished.age();
         }
-        match (reader, last) {
-            (Reader::Tail, None) => {}
-            (Reader::Tail, place) => {
+        let mut place = None;
+        let mut pause = SLOW_READ;
+        for pending in page {
+            let id = pending.id.clone();
+            if may_wait && self.is_full(&pending, hand, finished) {
+                self.waits = self.may_wait;
+                pause = Duration::ZERO;
+                break;
+            }
+            if !finished.knows(&id) {
+                pause = pause.min(self.take_one(reader, pending, hand));
+            }
+            place = Some(id);
+        }
+        match reader {
+            Reader::Tail if place.is_some() => {
                 self.end = place;
                 self.has_news |= has_more;
             }
-            (Reader::Sweep, None) => {
-                self.end_sweep(now);
-                finished.age();
-            }
-            (Reader::Sweep, place) => {
+            Reader::Sweep if place.is_some() => {
                 self.sweep = Sweep::After(place);
-                self.was_useless = is_useless;
+                self.pause = pause;
             }
+            Reader::Sweep => self.pause = Duration::ZERO,
+            Reader::Tail => {}
         }
     }
 
-    /// Answers whether the event is of no use now: neither taken nor about to be.
-    fn take_one(&mut self, reader: Reader, pending: PendingEvent, hand: &mut Hand) -> bool {
+    /// Says whether an event would be taken if its key had room.
+    fn is_full(&self, pending: &PendingEvent, hand: &mut Hand, finished: &Finished) -> bool {
+        let is_open = !self.passed.has(&pending.event.key) && !finished.knows(&pending.id);
+        is_open && hand.look(pending) == Look::Full
+    }
+
+    /// Answers how soon more such events are worth a read.
+    fn take_one(&mut self, reader: Reader, pending: PendingEvent, hand: &mut Hand) -> Duration {
         let passed = match reader {
             Reader::Sweep => &self.passed,
             Reader::Tail => &self.behind,
@@ -222,13 +288,17 @@ impl Reading {
         match look {
             Look::Free => {
                 hand.take(pending);
-                false
+                Duration::ZERO
             }
-            Look::Known => true,
+            Look::Known => SLOW_READ,
             Look::Blocked | Look::Full => {
                 self.pass(reader, &pending.event.key);
                 self.left += usize::from(reader == Reader::Sweep);
-                look == Look::Blocked
+                match look {
+                    Look::Full if self.end.is_none() => Duration::ZERO,
+                    Look::Full => FULL_READ,
+                    Look::Free | Look::Known | Look::Blocked => SLOW_READ,
+                }
             }
         }
     }
@@ -249,6 +319,8 @@ impl Reading {
             _ => LEFT_BEHIND,
         };
         self.sweep = Sweep::Due(now + pause);
+        self.restarts = 0;
+        self.may_restart = None;
         std::mem::swap(&mut self.passed, &mut self.behind);
         self.passed.clear();
     }
@@ -286,15 +358,17 @@ impl Reading {
     }
 
     /// The times at which it may be time for a page.
-    pub(super) fn due(&self) -> [Option<Instant>; 5] {
+    pub(super) fn due(&self) -> [Option<Instant>; 7] {
         let after = |last: Option<Instant>, pause| last.map(|last| last + pause);
         let sweep = match &self.sweep {
             Sweep::Due(due) => Some(*due),
-            Sweep::After(_) => after(self.last_sweep, SLOW_READ),
+            Sweep::After(_) => after(self.last_sweep, self.pause),
         };
         let news = after(self.last_tail, TAIL_READ);
         let look = after(self.last_tail, self.poll);
         let slow = after(self.last_read, SLOW_READ);
-        [sweep, news, look, slow, self.not_before]
+        let restart = self.may_restart.filter(|_| self.is_asked);
+        let waits = self.waits;
+        [sweep, news, look, slow, waits, restart, self.not_before]
     }
 }

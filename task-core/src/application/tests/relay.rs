@@ -1,7 +1,9 @@
 //! Publishing what is pending.
 
+mod fairness;
 mod fakes;
 mod running;
+mod scene;
 
 use std::sync::Mutex;
 

@@ -2,15 +2,15 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tracing::field::{Field, Visit};
-use tracing::span;
+use tracing::subscriber::DefaultGuard;
+use tracing::{Dispatch, span};
 
 use crate::background::Background;
 use crate::memory::{MemoryStateStore, SeededEntropy};
@@ -29,6 +29,7 @@ pub(super) struct Watched {
     pub(super) settles: AtomicUsize,
     pub(super) settle_fails: AtomicBool,
     pub(super) lease_fails: AtomicBool,
+    pub(super) read_fails: AtomicBool,
     /// Each page but the first of a listing names the one before once more, settled or not.
     pub(super) repeats: AtomicBool,
     before: Mutex<Vec<PendingEvent>>,
@@ -70,6 +71,7 @@ impl Watched {
             settles: AtomicUsize::new(0),
             settle_fails: AtomicBool::new(false),
             lease_fails: AtomicBool::new(false),
+            read_fails: AtomicBool::new(false),
             repeats: AtomicBool::new(false),
             before: Mutex::default(),
             read_takes: Mutex::default(),
@@ -135,6 +137,9 @@ impl StateStore for Watched {
         limit: usize,
     ) -> Result<Vec<PendingEvent>, PortError> {
         self.reads.fetch_add(1, Ordering::SeqCst);
+        if self.read_fails.load(Ordering::SeqCst) {
+            return Err(PortError::new(ErrorKind::Unavailable, "watched", "pending"));
+        }
         let takes = *self.read_takes.lock().unwrap();
         let mut page = self.inner.pending(after.clone(), limit).await?;
         if takes > Duration::ZERO {
@@ -269,7 +274,18 @@ impl EventBus for Bus {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Lines(Arc<Mutex<Vec<String>>>);
 
+/// While there is one subscriber only, a line that another test writes first is off for all of them.
+static ANOTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(Lines::default()));
+
 impl Lines {
+    /// Lines from now on, until the guard is dropped.
+    pub(super) fn listen() -> (Self, DefaultGuard) {
+        LazyLock::force(&ANOTHER);
+        let lines = Self::default();
+        let guard = tracing::subscriber::set_default(lines.clone());
+        (lines, guard)
+    }
+
     pub(super) fn all(&self) -> Vec<String> {
         self.0.lock().unwrap().clone()
     }

@@ -3,96 +3,10 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use bytes::Bytes;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
-use super::super::*;
-use super::fakes::{Bus, Lines, Watched};
-use crate::application::Relay;
-use crate::ports::{Commit, Event, Topic};
-
-struct Scene {
-    memory: Arc<MemoryStateStore>,
-    store: Arc<Watched>,
-    outbox: Arc<Outbox>,
-    bus: Arc<Bus>,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let memory = Arc::new(MemoryStateStore::new(Arc::new(ManualClock::default())));
-        Self::of(memory)
-    }
-
-    /// Another replica of this one: its own way to the store, and its own bus to tell them apart.
-    fn replica(&self) -> Self {
-        Self::of(self.memory.clone())
-    }
-
-    fn of(memory: Arc<MemoryStateStore>) -> Self {
-        let store = Arc::new(Watched::new(memory.clone()));
-        Self {
-            memory,
-            outbox: Arc::new(Outbox::new(store.clone()).unwrap()),
-            bus: Arc::new(Bus::default()),
-            store,
-        }
-    }
-
-    fn relay(&self) -> Relay {
-        Relay::new(self.outbox.clone(), self.bus.clone())
-    }
-
-    fn shared(&self, seed: u64) -> Relay {
-        let entropy = SeededEntropy::new(seed);
-        Relay::shared(self.outbox.clone(), self.bus.clone(), &entropy).unwrap()
-    }
-
-    async fn commit(&self, key: &str, payload: usize) {
-        let event = Event {
-            topic: Topic::new("t"),
-            key: key.into(),
-            payload: Bytes::from(payload.to_string()),
-        };
-        let mut commit = Commit::default();
-        commit.events.push(event);
-        self.outbox.commit(commit).await.unwrap();
-    }
-
-    async fn commit_keys(&self, prefix: &str, count: usize) {
-        for n in 0..count {
-            self.commit(&format!("{prefix}{n}"), n).await;
-        }
-    }
-
-    /// How many events are pending, as far as it matters.
-    async fn pending(&self, most: usize) -> usize {
-        let pending = self.memory.pending(None, most).await;
-        pending.unwrap().len()
-    }
-
-    async fn until_pending(&self, count: usize, limit: Duration) -> Duration {
-        let began = Instant::now();
-        // Counting many takes long, and no test that leaves many needs to know the millisecond.
-        let pause = Duration::from_millis(if count < 100 { 1 } else { 20 });
-        let wait = async {
-            while self.pending(count + 1).await != count {
-                sleep(pause).await;
-            }
-        };
-        if timeout(limit, wait).await.is_err() {
-            let pending = self.pending(usize::MAX).await;
-            panic!("{pending} events are pending, not {count}");
-        }
-        began.elapsed()
-    }
-}
-
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
-    range.map(|n| n.to_string()).collect()
-}
-
-const SECOND: Duration = Duration::from_secs(1);
+use super::fakes::Lines;
+use super::scene::{SECOND, Scene, numbers};
 
 #[tokio::test(start_paused = true)]
 async fn a_healthy_key_behind_any_number_of_failing_ones_is_reached() {
@@ -160,9 +74,7 @@ async fn a_hot_failing_key_with_many_events_fills_neither_the_hand_nor_the_way()
     s.until_pending(10_000, 10 * SECOND).await;
     assert!(s.store.most_live() <= 1024, "{}", s.store.most_live());
     *s.bus.refuses.lock().unwrap() = None;
-    let took = s.until_pending(0, 60 * SECOND).await;
-    eprintln!("TOOK {took:?} {}", s.store.reads.load(SeqCst));
-    eprintln!("READS {}", s.store.reads.load(SeqCst));
+    s.until_pending(0, 60 * SECOND).await;
     assert_eq!(s.bus.payloads("hot"), numbers(0..10_000));
     relay.stop().await;
 }
@@ -222,8 +134,7 @@ async fn an_event_that_was_settled_is_not_published_again_because_of_a_stale_pag
 
 #[tokio::test(start_paused = true)]
 async fn events_whose_settlement_fails_are_settled_later_and_published_once() {
-    let lines = Lines::default();
-    let _guard = tracing::subscriber::set_default(lines.clone());
+    let (lines, _guard) = Lines::listen();
     let s = Scene::new();
     s.store.settle_fails.store(true, SeqCst);
     s.commit_keys("k", 5000).await;
@@ -398,8 +309,7 @@ async fn a_stopped_relay_tries_a_pausing_key_once_more_and_gives_the_lease_up() 
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_that_lasts_has_few_lines_and_one_when_it_is_over() {
-    let lines = Lines::default();
-    let _guard = tracing::subscriber::set_default(lines.clone());
+    let (lines, _guard) = Lines::listen();
     let s = Scene::new();
     *s.bus.refuses.lock().unwrap() = Some("");
     s.commit_keys("k", 3000).await;
