@@ -81,7 +81,6 @@ fn a_flag_beats_the_environment_and_that_beats_the_file() {
 #[test]
 fn a_backend_that_cannot_be_had_is_refused_with_the_reason() {
     for (backend, problem) in [
-        ("dapr", "this version does not have the backend dapr"),
         (
             "parallel",
             "this version does not have the backend parallel",
@@ -99,7 +98,7 @@ fn a_backend_that_cannot_be_had_is_refused_with_the_reason() {
 #[test]
 fn what_serve_would_refuse_is_found_by_the_check() {
     for arguments in [
-        ["--backend", "dapr"],
+        ["--backend", "parallel"],
         ["--notification-url", "http://me:pw@a"],
         ["--notification-url", "http://a:99999"],
     ] {

@@ -96,7 +96,7 @@ async fn a_commit_that_the_server_refuses_leaves_no_trace() {
         }
         let narrow = with("narrow", "secret2").await;
         let commit = long_commit(put_write("more", "y", WriteMode::Create));
-        refuses(&narrow, &address, commit.clone(), ErrorKind::Fenced).await;
+        refuses(&narrow, &address, commit.clone(), ErrorKind::Denied).await;
 
         ask::<()>(&address, &["CONFIG", "SET", "maxmemory", "1"]).await;
         refuses(&everyone, &address, commit, ErrorKind::Throttled).await;
