@@ -12,8 +12,8 @@
 //!   sweep goes past whatever is blocked. Which keys it has passed over is kept in a set of constant
 //!   size, so that none of their later events is taken before the earlier ones. It reads as fast as
 //!   the hand empties, but at most 10 pages a second while its pages give nothing or the bus takes
-//!   nothing (64 keys have failed and none was taken). Where a key has its hands full it waits for it up
-//!   to 2 s, and it begins again when it gives nothing while a key asks for it.
+//!   nothing (64 keys have failed and none was taken), and 50 while all they give is of full keys. Before
+//!   a full key it waits up to 2 s, and it begins again when it gives nothing while a key asks for it.
 //! - `finished`: what the bus has accepted, settled in batches while publications go on. An event is
 //!   remembered until its settlement is a while ago, because a page may name it again.
 //! - `right`: how long the lease of a shared outbox is held at least. Without it nothing is read or
