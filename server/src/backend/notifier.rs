@@ -1,8 +1,10 @@
 //! Notifications over HTTP, and what guards them on whichever backend.
 
 use std::sync::Arc;
+#[cfg(any(feature = "http", feature = "dapr"))]
 use std::time::Duration;
 
+#[cfg(any(feature = "http", feature = "dapr"))]
 use task_core::layer::{CircuitBreaker, GuardedNotifier, Policy, RetryBudget, RetryPolicy};
 use task_core::ports::Notifier;
 
