@@ -15,6 +15,12 @@ mod dapr;
 mod direct;
 #[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(any(
+    feature = "embedded",
+    feature = "dapr",
+    all(feature = "redis", feature = "http")
+))]
+mod guards;
 #[cfg(all(feature = "redis", feature = "http", feature = "kafka"))]
 mod kafka;
 #[cfg(any(
@@ -155,19 +161,5 @@ pub async fn open(config: &Config) -> Result<Backend, StartError> {
         #[cfg(feature = "dapr")]
         config::Backend::Dapr => dapr::open(config).await,
         _ => unreachable!("the backend is not compiled in, which was checked"),
-    }
-}
-
-/// One attempt: who calls tries again, or nobody does.
-#[cfg(any(
-    feature = "embedded",
-    feature = "dapr",
-    all(feature = "redis", feature = "http")
-))]
-fn once(timeout: std::time::Duration) -> task_core::layer::Policy {
-    task_core::layer::Policy {
-        timeout,
-        retry: task_core::layer::RetryPolicy::NEVER,
-        ..task_core::layer::Policy::default()
     }
 }

@@ -7,11 +7,11 @@ use adapters_dapr::{
     ConfigError, DaprEventBus, DaprNotifier, DaprStateStore, EventBusOptions, Events, NewGroups,
     Sidecar, SidecarConfig, SidecarOptions, StateStoreOptions, callbacks,
 };
-use task_core::layer::{GuardedEventBus, GuardedStateStore, Policy};
+use task_core::layer::{GuardedEventBus, GuardedStateStore};
 use task_core::ports::{Group, PortError};
 
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Consumer, Hears, Replicas, notifier, once};
+use super::{Backend, Consumer, Hears, Replicas, guards, notifier};
 use crate::app::StartError;
 use crate::config::{Config, Conflict};
 
@@ -83,17 +83,13 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let callbacks = callbacks(&sidecar, &bus);
     let deadline = config.notification_timeout;
     let notifier = DaprNotifier::new(sidecar).within(deadline);
-    // A read, and a write that did not happen, is tried again here and nowhere else.
-    let policy = Policy {
-        timeout: STORE_TIMEOUT,
-        ..Policy::default()
-    };
+    let policy = guards::store(STORE_TIMEOUT);
     Ok(Backend {
         store: Arc::new(GuardedStateStore::new(Arc::new(store), BACKEND, policy)),
         bus: Arc::new(GuardedEventBus::new(
             Arc::new(bus),
             BACKEND,
-            once(call_limit),
+            guards::once(call_limit),
         )),
         notifier: notifier::guarded(Arc::new(notifier), BACKEND, deadline),
         inbox: None,

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters_direct::redis::{KeyPrefix, OpenError, Redis, RedisConfig, RedisLayout, StreamConfig};
-use task_core::layer::{GuardedEventBus, GuardedStateStore, Policy};
+use task_core::layer::{GuardedEventBus, GuardedStateStore};
 use task_core::ports::{EventBus, Secret, SecretName};
 
 #[cfg(feature = "kafka")]
 use super::kafka;
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Consumer, Replicas, notifier, once};
+use super::{Backend, Consumer, Replicas, guards, notifier};
 use crate::app::StartError;
 use crate::config::{self, BusKind, Config, Conflict};
 use crate::secrets;
@@ -73,11 +73,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         Redis::open(&redis_config).await.map_err(missed)
     });
     let redis = redis.await?;
-    // A read, and a write that did not happen, is tried again here and nowhere else.
-    let policy = Policy {
-        timeout: time_limit(&redis_config),
-        ..Policy::default()
-    };
+    let policy = guards::store(time_limit(&redis_config));
     let store = GuardedStateStore::new(Arc::new(redis.state_store()), "redis", policy);
     let bus = match direct.bus {
         BusKind::RedisStreams => streams(&redis, &redis_config),
@@ -136,7 +132,7 @@ pub(super) fn refused(
 /// The bus in the Redis that has the tasks.
 fn streams(redis: &Redis, config: &RedisConfig) -> Arc<dyn EventBus> {
     let bus = redis.event_bus(StreamConfig::default());
-    let policy = once(time_limit(config));
+    let policy = guards::once(time_limit(config));
     Arc::new(GuardedEventBus::new(Arc::new(bus), "redis", policy))
 }
 

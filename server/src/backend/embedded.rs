@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use task_core::layer::{GuardedEventBus, GuardedNotifier, GuardedStateStore};
 use task_core::ports::{ErrorKind, Notifier, PortError, SystemClock};
 
-use super::{Backend, Consumer, Replicas, notifier, once};
+use super::{Backend, Consumer, Replicas, guards, notifier};
 use crate::app::StartError;
 use crate::config::Config;
 use crate::http::{Inbox, Received, ReceivedNotification};
@@ -41,12 +41,12 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         store: Arc::new(GuardedStateStore::new(
             Arc::new(store),
             BACKEND,
-            once(FILE_TIMEOUT),
+            guards::once(FILE_TIMEOUT),
         )),
         bus: Arc::new(GuardedEventBus::new(
             Arc::new(embedded.event_bus()),
             BACKEND,
-            once(FILE_TIMEOUT),
+            guards::once(FILE_TIMEOUT),
         )),
         notifier,
         inbox,
@@ -67,7 +67,8 @@ fn notifications(config: &Config, embedded: &Embedded) -> Result<Notifications, 
         None => {
             let notifier = embedded.notifier();
             let inbox = Arc::new(LocalInbox(notifier.clone()));
-            let guarded = GuardedNotifier::new(Arc::new(notifier), BACKEND, once(FILE_TIMEOUT));
+            let guarded =
+                GuardedNotifier::new(Arc::new(notifier), BACKEND, guards::once(FILE_TIMEOUT));
             Ok((Arc::new(guarded), Some(inbox)))
         }
     }

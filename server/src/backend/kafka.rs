@@ -10,7 +10,7 @@ use task_core::layer::GuardedEventBus;
 use task_core::ports::{EventBus, Secret, SecretStore, Topic};
 
 use super::direct::{MARGIN, placeholder, refused};
-use super::once;
+use super::guards;
 use super::waiting::{Missed, Needed, Patience};
 use crate::app::StartError;
 use crate::config::{Config, Conflict, KafkaMechanism, KafkaSecurity};
@@ -53,7 +53,7 @@ pub(super) async fn open(
     let password = secrets::resolve(secrets, "kafka_password_secret", wanted).await?;
     let kafka = adapter_config(config, password);
     // The client tries again within its own limit, and the relay after that.
-    let policy = once(kafka.delivery_timeout.max(kafka.request_timeout) + MARGIN);
+    let policy = guards::once(kafka.delivery_timeout.max(kafka.request_timeout) + MARGIN);
     let refused = |error| refused("kafka", ADVICE, error);
     let bus = KafkaEventBus::open(kafka).map_err(refused)?;
     let needed = Needed {

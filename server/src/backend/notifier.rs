@@ -29,7 +29,7 @@ pub(super) fn guarded(
         budget: Some(Arc::new(RetryBudget::default())),
         breaker: Some(Arc::new(CircuitBreaker::default())),
         // Longer than the call's own deadline, whose error says more.
-        ..super::once(deadline + Duration::from_secs(1))
+        ..super::guards::once(deadline + Duration::from_secs(1))
     };
     Arc::new(GuardedNotifier::new(notifier, name, policy))
 }

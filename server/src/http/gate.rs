@@ -83,7 +83,8 @@ impl Gate {
             deadline,
             timeout,
         });
-        let reads_only = matches!(*request.method(), Method::GET | Method::HEAD);
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
         let routed = AssertUnwindSafe(self.router.clone().call(request)).catch_unwind();
         match timeout_at(deadline, routed).await {
             Ok(Ok(Ok(response))) => response,
@@ -94,13 +95,13 @@ impl Gate {
                 Problem::new(StatusCode::INTERNAL_SERVER_ERROR, detail).into_response()
             }
             Err(_elapsed) => {
-                let outcome = if reads_only {
+                let outcome = if matches!(method, Method::GET | Method::HEAD) {
                     ""
                 } else {
                     "; it is unknown whether the change took effect"
                 };
                 let millis = timeout.as_millis();
-                tracing::warn!(timeout_ms = millis, "request timed out");
+                tracing::warn!(%method, path, timeout_ms = millis, "request timed out");
                 let detail = format!("the request was not done within {millis} ms{outcome}");
                 Problem::busy(detail).into_response()
             }

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt, join_all};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use serde_json::{Value, json};
 use task_tests::process::redis::{AppendOnly, RedisOptions};
 use task_tests::process::{
@@ -352,6 +353,34 @@ async fn what_time_cannot_heal_is_refused_at_once() {
         assert!(log.contains(reason) && !log.contains("waiting"), "{log}");
         assert!(began.elapsed() < Duration::from_secs(5), "{log}");
     }
+}
+
+#[tokio::test]
+async fn while_redis_hangs_requests_are_refused_without_waiting_for_it() {
+    let world = World::start().await;
+    let server = world.serve(&[]).await;
+    let (id, _) = create(&server, "before").await;
+    let task = format!("/tasks/{id}");
+    world.redis.pause();
+    // Each of these waits out its time limit.
+    join_all((0..16).map(|_| server.get(&task))).await;
+    until("all are answered but the one that asks Redis", async || {
+        let mut answers: FuturesUnordered<_> = (0..4).map(|_| server.get(&task)).collect();
+        for _ in 0..3 {
+            let answer = answers.next().await.unwrap();
+            assert_eq!(answer.status, 503, "{}", answer.text());
+            assert!(answer.header("retry-after").is_some());
+        }
+        let still_asks = answers.next().now_or_never().is_none();
+        while answers.next().await.is_some() {}
+        still_asks.then_some(())
+    })
+    .await;
+    world.redis.resume();
+    until("it is read again", async || {
+        (server.get(&task).await.status == 200).then_some(())
+    })
+    .await;
 }
 
 const WRITERS: usize = 16;
