@@ -1,5 +1,7 @@
 //! Faults of commits and pending events.
 
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 use task_core::ports::{
     CapabilitySet, Commit, ETag, PendingEvent, PendingId, PortError, StateCapability, StateStore,
@@ -124,6 +126,31 @@ impl StoreFault for KeepsSettledEvents {
     async fn settle(&self, inner: &dyn StateStore, events: &[PendingId]) -> Result<(), PortError> {
         let first = &events[..events.len().min(1)];
         inner.settle(first).await
+    }
+}
+
+/// Names the page before once more on each further one, as it was then.
+#[derive(Debug, Default)]
+pub(super) struct ListsStalePages(Mutex<Vec<PendingEvent>>);
+
+#[async_trait]
+impl StoreFault for ListsStalePages {
+    async fn pending(
+        &self,
+        inner: &dyn StateStore,
+        after: Option<PendingId>,
+        limit: usize,
+    ) -> Result<Vec<PendingEvent>, PortError> {
+        let goes_on = after.is_some();
+        let mut page = inner.pending(after, limit).await?;
+        if !page.is_empty() {
+            let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let stale = std::mem::replace(&mut *before, page.clone());
+            if goes_on {
+                page.splice(0..0, stale);
+            }
+        }
+        Ok(page)
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::store::{Restart, faulty, restarting};
 use super::store_events::{
-    AppliesHalfCommits, HidesItsOutbox, KeepsSettledEvents, ListsEventsBackwards, LosesEvents,
-    RecordsPhantoms, SettlesEverything, TearsCommits,
+    AppliesHalfCommits, HidesItsOutbox, KeepsSettledEvents, ListsEventsBackwards, ListsStalePages,
+    LosesEvents, RecordsPhantoms, SettlesEverything, TearsCommits,
 };
 use super::store_guards::{
     ChecksGuardsFirst, ClearsNewerMarks, IgnoresGuards, LowersRaisedValues, PassesMissingGuards,
@@ -169,6 +169,11 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
             "settled_events_are_gone_and_settling_repeats",
         ],
         || faulty(KeepsSettledEvents),
+    ),
+    (
+        "lists_stale_pages",
+        &["a_settled_event_is_not_listed_again"],
+        || faulty(ListsStalePages::default()),
     ),
     (
         "settles_everything",

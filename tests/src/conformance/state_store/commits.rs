@@ -240,3 +240,46 @@ pub async fn settled_events_are_gone_and_settling_repeats(subject: Subject) -> V
     ensure_eq!(pending(store).await?, ["e"], "an old id names no new event");
     holds(store, "t-1", Some("y")).await
 }
+
+/// What was settled is on no page that is asked for later, while others commit and pages go on.
+///
+/// The relay depends on it: it forgets an event once it is settled.
+pub async fn a_settled_event_is_not_listed_again(subject: Subject) -> Verdict {
+    const EVENTS: usize = 60;
+    let store = Arc::clone(&subject.store);
+    let committing = tokio::spawn(async move {
+        for n in 0..EVENTS {
+            let one = commit(vec![put_write(&format!("r-{}", n % 5), "x", overwrite())]);
+            store.commit(one.event(event(&n.to_string()))).await?;
+        }
+        Ok::<_, Failure>(())
+    });
+    let store = &*subject.store;
+    let mut settled: Vec<Bytes> = Vec::new();
+    let mut after = None;
+    while settled.len() < EVENTS {
+        let page = store.pending(after.take(), 7).await?;
+        let again = page
+            .iter()
+            .find(|one| settled.contains(&one.event.payload))
+            .map(|one| &one.event.payload);
+        ensure_eq!(again, None, "a settled event on a later page");
+        if page.is_empty() {
+            // From the beginning, with what was left before and what is new.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        after = page.last().map(|last| last.id.clone());
+        // The others stay for the next listing, which goes on behind them.
+        let (now, later) = page.split_at(page.len().div_ceil(2));
+        let places: Vec<PendingId> = now.iter().map(|one| one.id.clone()).collect();
+        store.settle(&places).await?;
+        settled.extend(now.iter().map(|one| one.event.payload.clone()));
+        if later.is_empty() {
+            after = None;
+        }
+    }
+    committing.await??;
+    ensure_eq!(pending(store).await?, [""; 0], "after all were settled");
+    Ok(())
+}

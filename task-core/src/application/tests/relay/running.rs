@@ -119,20 +119,6 @@ async fn the_order_of_each_key_holds_while_publications_fail_and_pages_repeat() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_was_settled_is_not_published_again_because_of_a_stale_page() {
-    let s = Scene::new();
-    s.store.repeats.store(true, SeqCst);
-    s.commit_keys("k", 2000).await;
-    let relay = s.relay().start();
-    for n in 2000..2200 {
-        s.commit("late", n).await;
-        s.until_pending(0, 10 * SECOND).await;
-    }
-    assert_eq!(s.bus.accepted().len(), 2200);
-    relay.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn events_whose_settlement_fails_are_settled_later_and_published_once() {
     let (lines, _guard) = Lines::listen();
     let s = Scene::new();
