@@ -129,23 +129,24 @@ impl StoreFault for KeepsSettledEvents {
     }
 }
 
-/// Names the page before once more on each further one, as it was then.
+/// Names the first event of a page once more on the next one, as it was then.
 #[derive(Debug, Default)]
-pub(super) struct ListsStalePages(Mutex<Vec<PendingEvent>>);
+pub(super) struct ListsStaleEvents(Mutex<Option<PendingEvent>>);
 
 #[async_trait]
-impl StoreFault for ListsStalePages {
+impl StoreFault for ListsStaleEvents {
     async fn pending(
         &self,
         inner: &dyn StateStore,
         after: Option<PendingId>,
         limit: usize,
     ) -> Result<Vec<PendingEvent>, PortError> {
-        let goes_on = after.is_some();
+        let goes_on = after.is_some() && limit > 1;
+        let limit = limit - usize::from(goes_on);
         let mut page = inner.pending(after, limit).await?;
-        if !page.is_empty() {
+        if let Some(first) = page.first().cloned() {
             let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            let stale = std::mem::replace(&mut *before, page.clone());
+            let stale = before.replace(first);
             if goes_on {
                 page.splice(0..0, stale);
             }

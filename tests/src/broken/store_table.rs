@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::store::{Restart, faulty, restarting};
 use super::store_events::{
-    AppliesHalfCommits, HidesItsOutbox, KeepsSettledEvents, ListsEventsBackwards, ListsStalePages,
+    AppliesHalfCommits, HidesItsOutbox, KeepsSettledEvents, ListsEventsBackwards, ListsStaleEvents,
     LosesEvents, RecordsPhantoms, SettlesEverything, TearsCommits,
 };
 use super::store_guards::{
@@ -167,19 +167,21 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
         &[
             "pending_events_keep_the_order_of_commits",
             "settled_events_are_gone_and_settling_repeats",
+            "a_settled_event_is_not_listed_again",
         ],
         || faulty(KeepsSettledEvents),
     ),
     (
-        "lists_stale_pages",
+        "lists_stale_events",
         &["a_settled_event_is_not_listed_again"],
-        || faulty(ListsStalePages::default()),
+        || faulty(ListsStaleEvents::default()),
     ),
     (
         "settles_everything",
         &[
             "pending_events_keep_the_order_of_commits",
             "settled_events_are_gone_and_settling_repeats",
+            "a_settled_event_is_not_listed_again",
             "acknowledged_writes_survive_a_restart",
         ],
         || faulty(SettlesEverything),
@@ -190,6 +192,7 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
             "events_are_pending_if_and_only_if_committed",
             "pending_events_keep_the_order_of_commits",
             "settled_events_are_gone_and_settling_repeats",
+            "a_settled_event_is_not_listed_again",
             "undeclared_state_capabilities_are_refused",
             "events_are_published_if_and_only_if_committed",
         ],
