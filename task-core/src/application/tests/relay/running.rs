@@ -236,6 +236,22 @@ async fn a_page_that_was_asked_for_under_a_lease_that_is_lost_is_not_taken() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_relay_on_a_machine_that_was_suspended_begins_nothing_before_it_holds_the_lease_again() {
+    let s = Scene::new();
+    let relay = s.shared(1).start();
+    s.commit("k", 0).await;
+    s.until_pending(0, SECOND).await;
+    s.store.lease_fails.store(true, SeqCst);
+    s.clock.suspend(3 * SECOND);
+    s.commit("k", 1).await;
+    sleep(10 * SECOND).await;
+    assert_eq!(s.bus.attempts.load(SeqCst), 1);
+    s.store.lease_fails.store(false, SeqCst);
+    s.until_pending(0, SECOND).await;
+    relay.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relay_that_does_not_lead_looks_at_the_lease_at_its_times_only() {
     let one = Scene::new();
     let two = one.replica();

@@ -81,3 +81,33 @@ async fn new_keys_that_fail_slowly_delay_no_others_whatever_their_share() {
         relay.stop().await;
     }
 }
+
+/// The keys of the second half fail, are forgotten, and stand behind more of those that fail for ever than
+/// a sweep takes up.
+#[tokio::test(start_paused = true)]
+async fn every_forgotten_key_has_its_turn_however_many_fail_slowly_before_it() {
+    let s = Scene::new();
+    *s.bus.refuses.lock().unwrap() = Some("dead");
+    *s.bus.slow.lock().unwrap() = Some(("dead", SECOND));
+    s.commit_keys("dead.for.ever", 3000).await;
+    s.commit_keys("dead.till.later", 10).await;
+    let relay = s.relay().start();
+    sleep(120 * SECOND).await;
+    assert!(s.bus.attempts.load(SeqCst) >= 3010, "all were tried");
+    *s.bus.refuses.lock().unwrap() = Some("dead.for");
+    s.until_pending(3000, 1800 * SECOND).await;
+    relay.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bus_that_is_slow_with_everything_is_given_no_more_at_once_and_no_event_twice() {
+    let s = Scene::new();
+    *s.bus.slow.lock().unwrap() = Some(("", Duration::from_millis(500)));
+    s.commit_keys("k", 10_000).await;
+    let relay = s.relay().start();
+    s.until_pending(0, 100 * SECOND).await;
+    let most = s.bus.most.load(SeqCst);
+    assert!(most <= 64 * 8, "{most} publications at once");
+    assert_eq!(s.bus.attempts.load(SeqCst), 10_000);
+    relay.stop().await;
+}
