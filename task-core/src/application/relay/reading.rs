@@ -28,9 +28,6 @@ const SLOW_READ: Duration = Duration::from_millis(100);
 /// The same while a key wants the next sweep, which begins where this one ends.
 const ASKED_READ: Duration = Duration::from_millis(5);
 
-/// After a page of a sweep that gave nothing only because keys have their hands full.
-const FULL_READ: Duration = Duration::from_millis(20);
-
 /// Between two reads of the tail, so that a busy store is asked for many events at once.
 const TAIL_READ: Duration = Duration::from_millis(2);
 
@@ -215,7 +212,7 @@ impl Reading {
         let has_more = page.len() * 2 > PAGE;
         let is_end = page.is_empty();
         let mut place = None;
-        let mut pause = self.slow();
+        let mut gave = false;
         for pending in page {
             if finished.knows(&pending.id) {
                 place = Some(pending.id);
@@ -226,7 +223,7 @@ impl Reading {
                 break;
             }
             place = Some(pending.id.clone());
-            pause = pause.min(self.take_one(reader, pending, hand));
+            gave |= self.take_one(reader, pending, hand);
         }
         match reader {
             Reader::Tail if place.is_some() => {
@@ -239,16 +236,13 @@ impl Reading {
                 if place.is_some() {
                     self.sweep = Sweep::After(place);
                 }
-                let wait = self.may_wait.filter(|_| self.waits);
-                self.sweep_at = wait.unwrap_or(now + pause);
+                self.sweep_at = match (self.may_wait, gave) {
+                    (Some(until), _) if self.waits => until,
+                    (_, true) => now,
+                    (_, false) if self.is_asked => now + ASKED_READ,
+                    (_, false) => now + SLOW_READ,
+                };
             }
-        }
-    }
-
-    fn slow(&self) -> Duration {
-        match self.is_asked {
-            true => ASKED_READ,
-            false => SLOW_READ,
         }
     }
 
@@ -259,51 +253,47 @@ impl Reading {
             && hand.look(pending) == Look::Full
     }
 
-    /// Answers how soon more such events are worth a read.
-    fn take_one(&mut self, reader: Reader, pending: PendingEvent, hand: &mut Hand) -> Duration {
+    /// Takes an event in hand or passes it over; says whether more such events are worth a read.
+    fn take_one(&mut self, reader: Reader, pending: PendingEvent, hand: &mut Hand) -> bool {
         if self.take_up_from.as_ref() == Some(&pending.id) {
             self.take_up_from = None;
         }
-        let passed = match reader {
-            Reader::Sweep => &self.passed,
-            Reader::Tail => &self.behind,
+        let (passed, is_sweep) = match reader {
+            Reader::Sweep => (&self.passed, true),
+            Reader::Tail => (&self.behind, false),
         };
         let look = match passed.has(&pending.event.key) {
             true => hand.pass(&pending),
             false => hand.look(&pending),
         };
-        let is_forgotten = reader == Reader::Sweep && hand.has_forgotten(&pending);
-        let slow = self.slow();
         match look {
-            Look::Free if is_forgotten => self.take_up(pending, hand),
-            Look::Free => {
-                hand.take(pending);
-                Duration::ZERO
-            }
-            Look::Known => slow,
-            Look::Blocked | Look::Full => {
-                self.pass(reader, &pending.event.key);
-                self.left += usize::from(reader == Reader::Sweep);
-                match look {
-                    Look::Full if self.end.is_none() => Duration::ZERO,
-                    Look::Full => slow.min(FULL_READ),
-                    Look::Free | Look::Known | Look::Blocked => slow,
+            Look::Known => return false,
+            Look::Free if is_sweep && hand.has_forgotten(&pending) => {
+                if self.take_up(&pending, hand) {
+                    return false;
                 }
             }
+            Look::Free => {
+                hand.take(pending);
+                return true;
+            }
+            Look::Blocked | Look::Full => {}
         }
+        self.pass(reader, &pending.event.key);
+        self.left += usize::from(is_sweep);
+        false
     }
 
     /// Takes up a forgotten key. Where there are too many, the next sweep goes on with them.
-    fn take_up(&mut self, pending: PendingEvent, hand: &mut Hand) -> Duration {
-        let (id, key) = (pending.id.clone(), pending.event.key.clone());
-        if self.take_up_from.is_some() || !hand.take_up(pending) {
-            if self.take_up_from.is_none() {
-                self.took_up_to.get_or_insert(id);
-            }
-            self.pass(Reader::Sweep, &key);
-            self.left += 1;
+    fn take_up(&mut self, pending: &PendingEvent, hand: &mut Hand) -> bool {
+        if self.take_up_from.is_some() {
+            return false;
         }
-        self.slow()
+        let is_taken = hand.take_up(pending.clone());
+        if !is_taken {
+            self.took_up_to.get_or_insert_with(|| pending.id.clone());
+        }
+        is_taken
     }
 
     fn pass(&mut self, reader: Reader, key: &str) {

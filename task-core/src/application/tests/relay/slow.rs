@@ -64,7 +64,7 @@ async fn new_keys_that_fail_slowly_delay_no_others_whatever_their_share() {
         let relay = load.s.relay().start();
         load.run(2).await;
         load.s.bus.leaderless.store(leaderless, SeqCst);
-        load.run(40).await;
+        load.run(20).await;
         let longest = load.longest();
         assert!(longest <= SECOND, "{longest:?} with {leaderless} of 12");
         let most = load.s.bus.most.load(SeqCst);
