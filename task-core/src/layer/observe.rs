@@ -77,17 +77,15 @@ impl LogObserver {
         let now = Instant::now();
         let mut outages = lock(&self.outages);
         match verdict {
-            Some(Err(error)) => {
-                if outages.entry(side).or_default().fails(now) {
-                    let error = with_causes(error);
-                    tracing::warn!(port, backend, operation = name, error, "calls fail");
-                }
+            Some(Err(error)) if outages.entry(side).or_default().fails(now) => {
+                let error = with_causes(error);
+                tracing::warn!(port, backend, operation = name, error, "calls fail");
             }
             Some(Ok(())) => {
                 let outage = outages.get_mut(&side);
                 tell_end(side, outage.and_then(|outage| outage.works(now)));
             }
-            None => {}
+            Some(Err(_)) | None => {}
         }
         for (side, outage) in &mut *outages {
             tell_end(*side, outage.overdue(now));
