@@ -173,7 +173,10 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
     ),
     (
         "lists_stale_events",
-        &["a_settled_event_is_not_listed_again"],
+        &[
+            "pending_events_keep_the_order_of_commits",
+            "a_settled_event_is_not_listed_again",
+        ],
         || faulty(ListsStaleEvents::default()),
     ),
     (
