@@ -198,6 +198,8 @@ pub(super) struct Bus {
     /// Publications under way of each key.
     running: Mutex<HashSet<String>>,
     pub(super) refuses: Mutex<Option<&'static str>>,
+    /// The keys that it has refused.
+    pub(super) refused: Mutex<HashSet<String>>,
     pub(super) slow: Mutex<Option<(&'static str, Duration)>>,
     /// So many of 12 partitions have no leader: what is for them fails after 10 s.
     pub(super) leaderless: AtomicU64,
@@ -278,6 +280,7 @@ impl EventBus for Bus {
         }
         let refuses = *self.refuses.lock().unwrap();
         if refuses.is_some_and(|prefix| event.key.starts_with(prefix)) || self.is_unlucky() {
+            self.refused.lock().unwrap().insert(event.key.to_string());
             return Err(PortError::new(ErrorKind::Unavailable, "bus", "publish"));
         }
         let payload = String::from_utf8(event.payload.to_vec()).unwrap();
