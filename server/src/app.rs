@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 use tokio::time::timeout;
 
 use crate::backend::{self, Backend, Consumer, Hears, Replicas};
+use crate::clock::MachineClock;
 use crate::config::{Config, ConfigError};
 use crate::http::{self, Gate, TaskApi, listener};
 use crate::shutdown::Stopping;
@@ -179,7 +180,8 @@ impl App {
             (false, _) => None,
             (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus)).start()),
             (true, Replicas::Many) => {
-                let relay = Relay::shared(outbox, Arc::clone(&bus), &SystemEntropy)?;
+                let (bus, clock) = (Arc::clone(&bus), Arc::new(MachineClock));
+                let relay = Relay::shared(outbox, bus, clock, &SystemEntropy)?;
                 Some(relay.start())
             }
         };

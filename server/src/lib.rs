@@ -6,6 +6,7 @@
 pub mod app;
 pub mod backend;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod http;
 pub mod notification_service;

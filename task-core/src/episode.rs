@@ -11,6 +11,10 @@ use tokio::time::Instant;
 const QUIET: Duration = Duration::from_secs(30);
 
 /// A time during which something fails, at least now and then.
+///
+/// It has no time of its own: an end that waits is told by the first call of [`works`](Self::works) or
+/// [`overdue`](Self::overdue) after its time. Its owner calls one of them now and then while it
+/// [`lasts`](Self::lasts), or the last line stays that it fails.
 #[derive(Debug, Default)]
 pub struct Episode {
     /// Its first failure, until its end is told.
@@ -52,6 +56,12 @@ impl Episode {
         self.began = None;
         Some(worked - began)
     }
+
+    /// Tells an end that has waited for its time, and that nothing has happened since.
+    pub fn overdue(&mut self, now: Instant) -> Option<Duration> {
+        self.worked?;
+        self.works(now)
+    }
 }
 
 #[cfg(test)]
@@ -83,6 +93,21 @@ mod tests {
         assert_eq!(episode.works(at(30)), None);
         assert_eq!(episode.works(at(31)), Some(Duration::from_secs(3)));
         assert!(!episode.lasts());
+    }
+
+    #[test]
+    fn an_end_that_waits_is_told_without_another_success_and_not_while_it_fails() {
+        let began = Instant::now();
+        let at = |seconds| began + Duration::from_secs(seconds);
+        let mut episode = Episode::default();
+        assert!(episode.fails(at(0)));
+        assert_eq!(episode.overdue(at(1)), None, "it still fails");
+        assert!(episode.works(at(1)).is_some());
+        assert!(episode.fails(at(2)));
+        assert_eq!(episode.works(at(5)), None);
+        assert_eq!(episode.overdue(at(30)), None);
+        assert_eq!(episode.overdue(at(31)), Some(Duration::from_secs(3)));
+        assert_eq!(episode.overdue(at(32)), None, "that was told");
     }
 
     #[test]

@@ -1,48 +1,53 @@
 //! The right to do something alone, renewed while it is used and taken over when its holder is gone.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
 use uuid::Builder;
 
 use crate::ports::{
-    DeleteMode, DeleteOptions, ETag, Entropy, Key, Kind, PortError, PutOptions, StateCapability,
-    StateStore, Stored, WriteMode,
+    Clock, ETag, Entropy, Key, Kind, PortError, PutOptions, StateCapability, StateStore, Stored,
+    WriteMode,
 };
 
 /// A lease in a store that several processes share.
 ///
-/// It is a record with its owner and a count of beats. The holder counts its time from before it sent
-/// the last beat; the others wait until the record has not changed for two lengths of their own time.
-/// So no two clocks are compared, and a holder that was paused knows that its time is over before
-/// anybody takes its place. What it began before may still arrive later: work under a lease has to be
-/// harmless when it is done twice.
+/// It is a record with its owner, a count of beats and a [token](Self::token), which is never deleted. The
+/// holder counts its time from before it sent the last beat; the others wait until the record has not
+/// changed for two lengths of their own time. Both is [uptime](Clock::uptime), which runs while a machine
+/// is suspended. So no two clocks are compared, and a holder that was paused knows that its time is over
+/// before anybody takes its place. What it began before may still arrive later: work under a lease has to
+/// be harmless when it is done twice, or carries the token to somebody who refuses lesser ones.
 #[derive(Debug)]
 pub struct Lease {
     store: Arc<dyn StateStore>,
+    clock: Arc<dyn Clock>,
     key: Key,
     owner: Box<str>,
     length: Duration,
     held: Option<Held>,
     /// The record of another holder, and since when it has not changed.
-    other: Option<(ETag, Instant)>,
+    other: Option<(ETag, Duration)>,
 }
 
 #[derive(Debug, Clone, Copy)]
 struct Held {
     /// When the last beat was sent.
-    since: Instant,
+    since: Duration,
     beat: u64,
+    token: u64,
 }
 
-/// The record of a lease.
+/// The record of a lease; one without an owner is free.
 #[derive(Debug, Serialize, Deserialize)]
 struct Beat<'a> {
-    owner: &'a str,
+    owner: Option<Cow<'a, str>>,
     beat: u64,
+    #[serde(default)]
+    token: u64,
 }
 
 impl Lease {
@@ -54,6 +59,7 @@ impl Lease {
         store: Arc<dyn StateStore>,
         name: &str,
         length: Duration,
+        clock: Arc<dyn Clock>,
         entropy: &dyn Entropy,
     ) -> Result<Self, PortError> {
         let capabilities = store.capabilities();
@@ -63,6 +69,7 @@ impl Lease {
         let owner = Builder::from_random_bytes(random).into_uuid();
         Ok(Self {
             store,
+            clock,
             key: Key::new(Kind::LEASE, name),
             owner: owner.to_string().into(),
             length,
@@ -74,8 +81,27 @@ impl Lease {
     /// Says whether the lease is held at this moment.
     #[must_use]
     pub fn is_held(&self) -> bool {
-        self.held
-            .is_some_and(|held| held.since.elapsed() < self.length)
+        self.live().is_some()
+    }
+
+    /// Until when it is held, by the uptime of the clock; `None` if it is not.
+    #[must_use]
+    pub fn until(&self) -> Option<Duration> {
+        self.live().map(|held| held.since + self.length)
+    }
+
+    /// A number that every later holder's exceeds; `None` if the lease is not held.
+    ///
+    /// It stays the same while the lease is renewed in time. If somebody deletes or damages the record, it
+    /// goes on at the milliseconds since 1970, so that it falls only where the wall clock does as well.
+    #[must_use]
+    pub fn token(&self) -> Option<u64> {
+        self.live().map(|held| held.token)
+    }
+
+    fn live(&self) -> Option<Held> {
+        let now = self.clock.uptime();
+        self.held.filter(|held| now < held.since + self.length)
     }
 
     /// Takes or renews the lease if that is due, and says whether it is held.
@@ -86,11 +112,11 @@ impl Lease {
     /// # Cancel safety
     /// A beat that was sent and not heard of is recognised by the next call.
     pub async fn hold(&mut self) -> Result<bool, PortError> {
-        let fresh = |held: Held| held.since.elapsed() < self.length / 3;
+        let sent = self.clock.uptime();
+        let fresh = |held: Held| sent < held.since + self.length / 3;
         if self.held.is_some_and(fresh) {
             return Ok(true);
         }
-        let sent = Instant::now();
         let stored = self.store.get(&self.key).await?;
         let mode = match &stored {
             None => WriteMode::Create,
@@ -100,11 +126,19 @@ impl Lease {
                 return Ok(false);
             }
         };
-        let beat = stored.as_ref().and_then(beat_of).map_or(1, |beat| beat + 1);
-        let options = PutOptions { mode, ttl: None };
-        match self.store.put(&self.key, self.record(beat), options).await {
-            Ok(_) => {
-                self.held = Some(Held { since: sent, beat });
+        let last = stored.as_ref().and_then(read);
+        let last = last.unwrap_or_else(|| self.unread());
+        let held = Held {
+            since: sent,
+            beat: last.beat + 1,
+            token: match self.token() {
+                Some(token) if token == last.token => token,
+                Some(_) | None => last.token + 1,
+            },
+        };
+        match self.write(Some(&self.owner), held, mode).await {
+            Ok(()) => {
+                self.held = Some(held);
                 self.other = None;
                 Ok(self.is_held())
             }
@@ -127,39 +161,68 @@ impl Lease {
         let Some(stored) = self.store.get(&self.key).await? else {
             return Ok(());
         };
-        if stored.value != self.record(held.beat) {
+        if stored.value != record(Some(&self.owner), held) {
             return Ok(());
         }
-        let options = DeleteOptions {
-            mode: DeleteMode::Match(stored.etag),
-            tombstone: None,
+        let free = Held {
+            beat: held.beat + 1,
+            ..held
         };
-        self.store.delete(&self.key, options).await
+        let mode = WriteMode::Match(stored.etag);
+        match self.write(None, free, mode).await {
+            Err(error) if error.is_conflict() => Ok(()),
+            written => written,
+        }
     }
 
-    /// Ours, or one whose holder has been silent for too long.
+    /// Free, or ours, or one whose holder has been silent for too long.
     fn may_replace(&mut self, stored: &Stored) -> bool {
-        let found = serde_json::from_slice::<Beat<'_>>(&stored.value);
-        if found.is_ok_and(|found| found.owner == &*self.owner) {
+        let found = read(stored);
+        let is_ours = |owner: Option<Cow<'_, str>>| owner.is_none_or(|owner| *owner == *self.owner);
+        if found.is_some_and(|found| is_ours(found.owner)) {
             return true;
         }
+        let now = self.clock.uptime();
         match &self.other {
-            Some((etag, since)) if *etag == stored.etag => since.elapsed() >= 2 * self.length,
+            Some((etag, since)) if *etag == stored.etag => now >= *since + 2 * self.length,
             _ => {
-                self.other = Some((stored.etag.clone(), Instant::now()));
+                self.other = Some((stored.etag.clone(), now));
                 false
             }
         }
     }
 
-    fn record(&self, beat: u64) -> Bytes {
-        let owner = &*self.owner;
-        let json = serde_json::to_vec(&Beat { owner, beat });
-        json.expect("text and a number are JSON").into()
+    /// What comes before the first beat, or after a record that cannot be read.
+    fn unread(&self) -> Beat<'static> {
+        let millis = self.clock.now().unix_micros() / 1000;
+        Beat {
+            owner: None,
+            beat: 0,
+            token: u64::try_from(millis).unwrap_or(0),
+        }
+    }
+
+    async fn write(
+        &self,
+        owner: Option<&str>,
+        held: Held,
+        mode: WriteMode,
+    ) -> Result<(), PortError> {
+        let options = PutOptions { mode, ttl: None };
+        let written = self.store.put(&self.key, record(owner, held), options);
+        written.await.map(drop)
     }
 }
 
-fn beat_of(stored: &Stored) -> Option<u64> {
-    let found = serde_json::from_slice::<Beat<'_>>(&stored.value);
-    found.ok().map(|found| found.beat)
+fn record(owner: Option<&str>, held: Held) -> Bytes {
+    let json = serde_json::to_vec(&Beat {
+        owner: owner.map(Cow::Borrowed),
+        beat: held.beat,
+        token: held.token,
+    });
+    json.expect("text and numbers are JSON").into()
+}
+
+fn read(stored: &Stored) -> Option<Beat<'_>> {
+    serde_json::from_slice(&stored.value).ok()
 }

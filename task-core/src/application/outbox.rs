@@ -10,6 +10,11 @@ use crate::ports::{Commit, ETag, PortError, StateCapability, StateStore};
 ///
 /// It needs a store where both are one atomic step: with the capability `outbox`, whose events a
 /// [`Relay`](super::Relay) publishes, or with `publishes`, which does so itself.
+///
+/// It has no limit of its own: while the bus is away, changes are accepted as long as the store takes
+/// them, for a limit would make an outage of the bus one of the service. The store's limit is the outbox's,
+/// and refuses a change together with its event: the disk of an embedded store, `maxmemory` of a Redis,
+/// the notes of a Dapr journal (131,072 a replica). While events wait, the relay says every 30 s how many.
 #[derive(Debug)]
 pub struct Outbox {
     store: Arc<dyn StateStore>,

@@ -1,23 +1,22 @@
 //! Publishes pending events, at least once, in order per key.
 //!
-//! One loop gives out jobs and waits for whichever ends first: up to 64 publications, one read or
-//! settlement, one look at the lease. What to do next is decided by plain state without I/O:
+//! One loop gives out jobs and waits for whichever ends first: publications, one read or settlement, one
+//! look at the lease. What to do next is decided by plain state without I/O:
 //!
 //! - `hand`: the events in hand, one chain a key, of which the first is published. A key that fails
 //!   keeps its first event and a pause of its own (100 ms, doubling to 5 s); the rest of it is let go
-//!   and read again later. So failing keys never fill the hand: it holds at most 1,024 events of keys
-//!   that work, and the first events of at most 1,024 keys that fail. Of further failing keys nothing
-//!   is kept; they are tried each time a sweep comes by them.
+//!   and read again later. So is a publication that takes unusually long while others are accepted: it
+//!   goes on, and takes no place from them. Of more than 1,024 keys that fail the further ones are
+//!   forgotten; sweeps take them up again, some at a time.
 //! - `reading`: a sweep from the beginning of the outbox to its end, and the tail for what is new. The
 //!   sweep goes past whatever is blocked. Which keys it has passed over is kept in a set of constant
 //!   size, so that none of their later events is taken before the earlier ones. It reads as fast as
 //!   the hand empties, but at most 10 pages a second while its pages give nothing or the bus takes
-//!   nothing (64 keys have failed and none was taken), and 50 while all they give is of full keys. Before
-//!   a full key it waits up to 2 s, and it begins again when it gives nothing while a key asks for it.
-//! - `finished`: what the bus has accepted, settled in batches while publications go on. An event is
-//!   remembered until its settlement is a while ago, because a page may name it again.
-//! - `right`: how long the lease of a shared outbox is held at least. Without it nothing is read or
-//!   published, and when it is lost everything is let go but what is under way.
+//!   nothing (64 keys have failed and none was taken), and 200 if a key asks for the next sweep. Before a
+//!   full key it waits up to 2 s.
+//! - `finished`: what the bus has accepted, settled in batches while publications go on.
+//! - `right`: until when the lease of a shared outbox is held. Without it nothing is read or published,
+//!   and when it is lost everything is let go.
 //!
 //! Events of one key come in their order from each page and from page to page; of different keys
 //! nothing is assumed.
@@ -35,17 +34,19 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::Abortable;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until};
 
+use self::hand::Turn;
 use self::plan::{Done, Goal, Job, Plan};
 use self::reading::PAGE;
 use self::right::{LEASE_LENGTH, Right};
 use super::{Lease, Outbox};
 use crate::background::{Background, Stop};
-use crate::ports::{Entropy, EventBus, PortError};
+use crate::ports::{Clock, Entropy, ErrorKind, EventBus, PortError, Redelivery};
 
 /// How often it looks without being woken: for events whose process died before it could wake us.
 const POLL: Duration = Duration::from_secs(1);
@@ -56,6 +57,14 @@ const SHARED_POLL: Duration = Duration::from_millis(100);
 /// How long it goes on publishing when it is stopped.
 const FLUSH: Duration = Duration::from_secs(5);
 
+/// Pauses after a failure: of a key, of reading, and of settling. Nothing spreads them: one relay works
+/// on an outbox, and the keys that fall due together share a few places.
+const PAUSES: Redelivery = Redelivery {
+    max_deliveries: u32::MAX,
+    first_pause: Duration::from_millis(100),
+    longest_pause: Duration::from_secs(5),
+};
+
 /// Moves events from the outbox to the bus.
 ///
 /// An event is settled only after the bus has accepted it, so a crash publishes it twice rather than
@@ -65,7 +74,14 @@ const FLUSH: Duration = Duration::from_secs(5);
 pub struct Relay {
     outbox: Arc<Outbox>,
     bus: Arc<dyn EventBus>,
-    lease: Option<Mutex<Lease>>,
+    shared: Option<Shared>,
+}
+
+/// What decides which of several relays works.
+#[derive(Debug)]
+struct Shared {
+    lease: Mutex<Lease>,
+    clock: Arc<dyn Clock>,
 }
 
 /// What one pass over the outbox did.
@@ -89,8 +105,12 @@ impl Relay {
     /// The relay of an outbox that no other process has.
     #[must_use]
     pub fn new(outbox: Arc<Outbox>, bus: Arc<dyn EventBus>) -> Self {
-        let lease = None;
-        Self { outbox, bus, lease }
+        let shared = None;
+        Self {
+            outbox,
+            bus,
+            shared,
+        }
     }
 
     /// One of several relays of a shared outbox; it works while it holds their lease.
@@ -100,12 +120,17 @@ impl Relay {
     pub fn shared(
         outbox: Arc<Outbox>,
         bus: Arc<dyn EventBus>,
+        clock: Arc<dyn Clock>,
         entropy: &dyn Entropy,
     ) -> Result<Self, PortError> {
         let store = Arc::clone(outbox.shared_store());
-        let lease = Lease::new(store, "relay", LEASE_LENGTH, entropy)?;
-        let lease = Some(Mutex::new(lease));
-        Ok(Self { outbox, bus, lease })
+        let lease = Lease::new(store, "relay", LEASE_LENGTH, Arc::clone(&clock), entropy)?;
+        let lease = Mutex::new(lease);
+        Ok(Self {
+            outbox,
+            bus,
+            shared: Some(Shared { lease, clock }),
+        })
     }
 
     /// Runs until it is stopped, and publishes what is then pending before it ends, for at most 5 s.
@@ -122,8 +147,8 @@ impl Relay {
                 "some events stay pending and are published at the next start"
             );
         }
-        if let Some(lease) = self.lease
-            && let Err(error) = lease.into_inner().release().await
+        if let Some(shared) = self.shared
+            && let Err(error) = shared.lease.into_inner().release().await
         {
             tracing::debug!(%error, "the relay's lease ends by itself");
         }
@@ -144,9 +169,12 @@ impl Relay {
 
     fn plan(&self, goal: Goal) -> Plan {
         let now = Instant::now();
-        let (poll, right) = match &self.lease {
+        let (poll, right) = match &self.shared {
             None => (POLL, None),
-            Some(_) => (SHARED_POLL, Some(Right::new(SHARED_POLL, now))),
+            Some(shared) => {
+                let clock = Arc::clone(&shared.clock);
+                (SHARED_POLL, Some(Right::new(clock, SHARED_POLL, now)))
+            }
         };
         Plan::new(goal, poll, right, now)
     }
@@ -188,7 +216,7 @@ impl Relay {
             match next.await {
                 Next::Done(done) => plan.done(done, Instant::now()),
                 Next::Committed => {
-                    plan.notice();
+                    plan.notice(Instant::now());
                     committed.set(self.outbox.committed());
                 }
                 Next::Stop => plan.stop(Instant::now()),
@@ -204,10 +232,7 @@ impl Relay {
                 let asked = Instant::now();
                 Done::Held(asked, self.hold().await)
             }
-            Job::Publish(event) => {
-                let result = self.bus.publish(&event).await;
-                Done::Published(event, result)
-            }
+            Job::Publish(turn) => self.publish(turn).await,
             Job::Read(reader, after) => Done::Read(reader, store.pending(after, PAGE).await),
             Job::Settle(batch) => {
                 let result = store.settle(&batch).await;
@@ -216,11 +241,31 @@ impl Relay {
         }
     }
 
-    async fn hold(&self) -> Result<bool, PortError> {
-        match &self.lease {
-            None => Ok(true),
-            Some(lease) => lease.lock().await.hold().await,
-        }
+    async fn publish(&self, turn: Turn) -> Done {
+        let Turn {
+            number,
+            pending,
+            registration,
+        } = turn;
+        let publication = self.bus.publish(&pending.event);
+        let result = Abortable::new(publication, registration).await;
+        let given_up = |_| {
+            let error = PortError::new(ErrorKind::Timeout, "relay", "publish");
+            Err(error
+                .context("it was given up for others")
+                .unknown_outcome())
+        };
+        Done::Published(number, pending, result.unwrap_or_else(given_up))
+    }
+
+    /// Takes or renews the lease, and answers until when it is held.
+    async fn hold(&self) -> Result<Option<Duration>, PortError> {
+        let Some(shared) = &self.shared else {
+            return Ok(None);
+        };
+        let mut lease = shared.lease.lock().await;
+        lease.hold().await?;
+        Ok(lease.until())
     }
 }
 

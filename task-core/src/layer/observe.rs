@@ -48,8 +48,9 @@ impl<A: Observer, B: Observer> Observer for (A, B) {
 ///
 /// An outage is one line at its beginning (`warn`), one every 30 s while calls still fail, and one when
 /// they succeed again (`info`), however many calls and attempts there are. Reads and writes are told
-/// apart: a backend may refuse the one and do the other. A refusal that is no outage, such as a conflict,
-/// is for the boundary that answers it.
+/// apart: a backend may refuse the one and do the other. An end that has to wait is told with the first
+/// call after its time, whatever it calls and however it ends. A refusal that is no outage, such as a
+/// conflict, is for the boundary that answers it.
 #[derive(Debug, Default)]
 pub struct LogObserver {
     /// Whether there is an outage: calls that succeed need not look.
@@ -68,33 +69,36 @@ impl LogObserver {
             name,
             kind,
         } = operation;
-        let Some(verdict) = verdict(kind, result) else {
-            return;
-        };
-        if verdict.is_ok() && !self.troubled.load(Ordering::Relaxed) {
+        let verdict = verdict(kind, result);
+        if !matches!(verdict, Some(Err(_))) && !self.troubled.load(Ordering::Relaxed) {
             return;
         }
         let side = (port, backend, kind.is_write());
         let now = Instant::now();
         let mut outages = lock(&self.outages);
         match verdict {
-            Err(error) => {
-                self.troubled.store(true, Ordering::Relaxed);
-                if outages.entry(side).or_default().fails(now) {
-                    let error = with_causes(error);
-                    tracing::warn!(port, backend, operation = name, error, "calls fail");
-                }
+            Some(Err(error)) if outages.entry(side).or_default().fails(now) => {
+                let error = with_causes(error);
+                tracing::warn!(port, backend, operation = name, error, "calls fail");
             }
-            Ok(()) => {
-                let ended = outages.get_mut(&side).and_then(|outage| outage.works(now));
-                let troubled = outages.values().any(Episode::lasts);
-                self.troubled.store(troubled, Ordering::Relaxed);
-                if let Some(lasted) = ended {
-                    let lasted_ms = lasted.as_millis();
-                    tracing::info!(port, backend, lasted_ms, "calls succeed again");
-                }
+            Some(Ok(())) => {
+                let outage = outages.get_mut(&side);
+                tell_end(side, outage.and_then(|outage| outage.works(now)));
             }
+            Some(Err(_)) | None => {}
         }
+        for (side, outage) in &mut *outages {
+            tell_end(*side, outage.overdue(now));
+        }
+        let troubled = outages.values().any(Episode::lasts);
+        self.troubled.store(troubled, Ordering::Relaxed);
+    }
+}
+
+fn tell_end((port, backend, _): Side, lasted: Option<Duration>) {
+    if let Some(lasted) = lasted {
+        let lasted_ms = lasted.as_millis();
+        tracing::info!(port, backend, lasted_ms, "calls succeed again");
     }
 }
 
@@ -233,8 +237,7 @@ impl Observer for CountingObserver {
 mod tests {
     use super::*;
 
-    #[test]
-    fn calls_are_counted_by_operation_and_result() {
+    fn get_and_put() -> (Operation, Operation) {
         let get = Operation {
             port: "state",
             backend: "test",
@@ -246,6 +249,39 @@ mod tests {
             kind: CallKind::Write,
             ..get
         };
+        (get, put)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_end_that_waits_is_told_although_nothing_of_its_side_is_called_again() {
+        let (get, put) = get_and_put();
+        let check = Operation {
+            name: "check",
+            kind: CallKind::Probe,
+            ..get
+        };
+        let observer = LogObserver::default();
+        let away = PortError::new(ErrorKind::Unavailable, "test", "put");
+        let no_time = Duration::ZERO;
+        let is_troubled = || observer.troubled.load(Ordering::Relaxed);
+        observer.call(put, no_time, Err(&away));
+        observer.call(put, no_time, Ok(()));
+        assert!(!is_troubled(), "the first end is told at once");
+        observer.call(put, no_time, Err(&away));
+        observer.call(put, no_time, Ok(()));
+        for wait in [10, 10] {
+            tokio::time::advance(Duration::from_secs(wait)).await;
+            observer.call(check, no_time, Ok(()));
+            assert!(is_troubled(), "the second one waits");
+        }
+        tokio::time::advance(Duration::from_secs(10)).await;
+        observer.call(check, no_time, Err(&away));
+        assert!(!is_troubled(), "it was told");
+    }
+
+    #[test]
+    fn calls_are_counted_by_operation_and_result() {
+        let (get, put) = get_and_put();
         let observer = (LogObserver::default(), CountingObserver::default());
         let ms = Duration::from_millis;
         let conflict = PortError::new(ErrorKind::Conflict, "test", "put");

@@ -119,8 +119,9 @@ pub struct Page {
 ///   page is empty. Those of one record MUST come in the order of its commits: what an event follows
 ///   and is still pending stands before the given one, or before it on its own page. An event MAY be
 ///   listed again on a later page. (`pending_events_keep_the_order_of_commits`)
-/// - **S18** `settle` MUST remove exactly the named events and MAY be repeated.
-///   (`settled_events_are_gone_and_settling_repeats`)
+/// - **S18** `settle` MUST remove exactly the named events and MAY be repeated. What begins after it has
+///   returned MUST NOT list them again, whatever is committed and listed meanwhile; other processes MAY
+///   for a while. (`settled_events_are_gone_and_settling_repeats`, `a_settled_event_is_not_listed_again`)
 ///
 /// With `publishes`, which a store has instead of `outbox`:
 /// - **S23** A store and the bus that belongs to it MUST bring an event to the bus's groups exactly if

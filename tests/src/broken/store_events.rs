@@ -1,5 +1,7 @@
 //! Faults of commits and pending events.
 
+use std::sync::{Mutex, PoisonError};
+
 use async_trait::async_trait;
 use task_core::ports::{
     CapabilitySet, Commit, ETag, PendingEvent, PendingId, PortError, StateCapability, StateStore,
@@ -124,6 +126,32 @@ impl StoreFault for KeepsSettledEvents {
     async fn settle(&self, inner: &dyn StateStore, events: &[PendingId]) -> Result<(), PortError> {
         let first = &events[..events.len().min(1)];
         inner.settle(first).await
+    }
+}
+
+/// Names the first event of a page once more on the next one, as it was then.
+#[derive(Debug, Default)]
+pub(super) struct ListsStaleEvents(Mutex<Option<PendingEvent>>);
+
+#[async_trait]
+impl StoreFault for ListsStaleEvents {
+    async fn pending(
+        &self,
+        inner: &dyn StateStore,
+        after: Option<PendingId>,
+        limit: usize,
+    ) -> Result<Vec<PendingEvent>, PortError> {
+        let goes_on = after.is_some() && limit > 1;
+        let limit = limit - usize::from(goes_on);
+        let mut page = inner.pending(after, limit).await?;
+        if let Some(first) = page.first().cloned() {
+            let mut before = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            let stale = before.replace(first);
+            if goes_on {
+                page.splice(0..0, stale);
+            }
+        }
+        Ok(page)
     }
 }
 

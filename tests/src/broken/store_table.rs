@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::store::{Restart, faulty, restarting};
 use super::store_events::{
-    AppliesHalfCommits, HidesItsOutbox, KeepsSettledEvents, ListsEventsBackwards, LosesEvents,
-    RecordsPhantoms, SettlesEverything, TearsCommits,
+    AppliesHalfCommits, HidesItsOutbox, KeepsSettledEvents, ListsEventsBackwards, ListsStaleEvents,
+    LosesEvents, RecordsPhantoms, SettlesEverything, TearsCommits,
 };
 use super::store_guards::{
     ChecksGuardsFirst, ClearsNewerMarks, IgnoresGuards, LowersRaisedValues, PassesMissingGuards,
@@ -167,14 +167,24 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
         &[
             "pending_events_keep_the_order_of_commits",
             "settled_events_are_gone_and_settling_repeats",
+            "a_settled_event_is_not_listed_again",
         ],
         || faulty(KeepsSettledEvents),
+    ),
+    (
+        "lists_stale_events",
+        &[
+            "pending_events_keep_the_order_of_commits",
+            "a_settled_event_is_not_listed_again",
+        ],
+        || faulty(ListsStaleEvents::default()),
     ),
     (
         "settles_everything",
         &[
             "pending_events_keep_the_order_of_commits",
             "settled_events_are_gone_and_settling_repeats",
+            "a_settled_event_is_not_listed_again",
             "acknowledged_writes_survive_a_restart",
         ],
         || faulty(SettlesEverything),
@@ -185,6 +195,7 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
             "events_are_pending_if_and_only_if_committed",
             "pending_events_keep_the_order_of_commits",
             "settled_events_are_gone_and_settling_repeats",
+            "a_settled_event_is_not_listed_again",
             "undeclared_state_capabilities_are_refused",
             "events_are_published_if_and_only_if_committed",
         ],

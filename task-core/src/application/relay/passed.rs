@@ -33,6 +33,10 @@ impl Passed {
         self.has_any && self.places(key).into_iter().all(is_set)
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        !self.has_any
+    }
+
     pub(super) fn clear(&mut self) {
         self.round += 1;
         if self.has_any {

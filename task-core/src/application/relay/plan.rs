@@ -5,12 +5,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::finished::Finished;
-use super::hand::{Hand, IN_HAND};
+use super::hand::{Hand, IN_HAND, Turn};
 use super::reading::{PAGE, Reader, Reading};
 use super::right::Right;
 use super::{FLUSH, RelayReport};
 use crate::episode::Episode;
-use crate::ports::{Event, PendingEvent, PendingId, PortError};
+use crate::ports::{PendingEvent, PendingId, PortError};
 
 /// How long the last settlement may take when the relay is stopped, after the last publication.
 const LAST_SETTLEMENT: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const LAST_SETTLEMENT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) enum Job {
     Hold,
-    Publish(Event),
+    Publish(Turn),
     Read(Reader, Option<PendingId>),
     Settle(Vec<PendingId>),
 }
@@ -28,9 +28,10 @@ pub(super) enum Job {
 /// What became of it.
 #[derive(Debug)]
 pub(super) enum Done {
-    /// Asked for at this time.
-    Held(Instant, Result<bool, PortError>),
-    Published(Event, Result<(), PortError>),
+    /// Asked for at this time; held until then, by the uptime of the clock.
+    Held(Instant, Result<Option<Duration>, PortError>),
+    /// The publication of this number has ended.
+    Published(u64, PendingEvent, Result<(), PortError>),
     Read(Reader, Result<Vec<PendingEvent>, PortError>),
     Settled(Vec<PendingId>, Result<(), PortError>),
 }
@@ -93,17 +94,20 @@ impl Plan {
             return None;
         }
         if let Some(right) = &mut self.right {
-            if right.runs_out(now) {
+            let (runs_out, asks) = (right.runs_out(), right.asks(now));
+            if runs_out {
                 self.lose(now);
             }
-            let right = self.right.as_mut();
-            if right.is_some_and(|right| right.asks(now)) {
+            if asks {
                 return Some(Job::Hold);
             }
         }
+        while let Some(gone) = self.hand.let_lag(now) {
+            self.reading.let_go(&gone);
+        }
         let may_begin = self.may_begin();
-        if may_begin && let Some(event) = self.hand.next(now) {
-            return Some(Job::Publish(event));
+        if may_begin && let Some(turn) = self.hand.next(now) {
+            return Some(Job::Publish(turn));
         }
         if self.store_is_busy {
             return None;
@@ -144,14 +148,16 @@ impl Plan {
     pub(super) fn done(&mut self, done: Done, now: Instant) {
         match done {
             Done::Held(asked, result) => self.held(asked, result, now),
-            Done::Published(event, Ok(())) => self.accepted(event, now),
-            Done::Published(event, Err(error)) => self.refused(event, &error, now),
+            Done::Published(number, event, Ok(())) => self.accepted(number, event, now),
+            Done::Published(number, event, Err(error)) => {
+                self.refused(number, event, &error, now);
+            }
             Done::Read(reader, result) => {
                 self.store_is_busy = false;
                 match result {
                     Ok(_) if self.page_is_stale => {}
                     Ok(page) => {
-                        let (hand, finished) = (&mut self.hand, &mut self.finished);
+                        let (hand, finished) = (&mut self.hand, &self.finished);
                         self.reading.take(reader, page, hand, finished, now);
                         self.store_works(now);
                     }
@@ -166,7 +172,7 @@ impl Plan {
                 match result {
                     Ok(()) => {
                         self.published += batch.len();
-                        self.finished.settled(batch);
+                        self.finished.settled();
                         self.store_works(now);
                     }
                     Err(error) => {
@@ -179,45 +185,45 @@ impl Plan {
         self.tell_if_over(now);
     }
 
-    fn held(&mut self, asked: Instant, result: Result<bool, PortError>, now: Instant) {
+    fn held(&mut self, asked: Instant, result: Result<Option<Duration>, PortError>, now: Instant) {
         let Some(right) = &mut self.right else {
             return;
         };
         let was_held = right.is_held();
-        right.answered(asked, result.as_ref().ok().copied(), now);
+        right.answered(asked, &result, now);
         let is_held = right.is_held();
+        if was_held && !is_held {
+            self.lose(now);
+        }
         match result {
             Err(error) => self.store_fails(error, now),
-            Ok(_) if was_held && !is_held => self.lose(now),
-            Ok(_) => {}
+            Ok(_) => self.store_works(now),
         }
     }
 
-    fn accepted(&mut self, event: Event, now: Instant) {
-        let accepted = self.hand.accept(event);
-        if accepted.has_room {
-            self.reading.go_on();
-        }
+    fn accepted(&mut self, number: u64, event: PendingEvent, now: Instant) {
+        let accepted = self.hand.accept(number, event, now);
         self.finished.accept(accepted.id, now);
-        if accepted.wants_more || accepted.recovered && self.reading.forgets() {
-            self.reading.ask();
+        if accepted.has_room {
+            self.reading.go_on(now);
+        }
+        if accepted.wants_more {
+            self.reading.ask(now);
         }
     }
 
-    fn refused(&mut self, event: Event, error: &PortError, now: Instant) {
+    fn refused(&mut self, number: u64, event: PendingEvent, error: &PortError, now: Instant) {
+        let Some(gone) = self.hand.fail(number, event, now) else {
+            return;
+        };
+        self.reading.let_go(&gone);
         if self.bus.fails(now) {
             let waiting = self.hand.held() + self.hand.failing() + self.reading.about_left();
-            let key = &*event.key;
+            let key = &*gone.key;
             match self.hand.bus_is_down() {
                 true => tracing::warn!(%error, waiting, "the bus is away, events wait for it"),
                 false => tracing::warn!(%error, key, waiting, "events wait for the bus"),
             }
-        }
-        let key = event.key.clone();
-        let dropped = self.hand.fail(event, now);
-        if dropped.events > 0 {
-            let (events, is_forgotten) = (dropped.events, dropped.is_forgotten);
-            self.reading.let_go(&key, events, is_forgotten);
         }
     }
 
@@ -225,7 +231,7 @@ impl Plan {
     fn lose(&mut self, now: Instant) {
         self.hand.forget();
         // Nobody is told that the bus works: whether it does is not seen from here any more.
-        self.bus.works(now);
+        self.bus = Episode::default();
         self.reading = Reading::new(self.poll, now);
         self.page_is_stale = true;
     }
@@ -253,7 +259,7 @@ impl Plan {
     }
 
     fn tell_if_over(&mut self, now: Instant) {
-        let still = self.hand.failing() > 0 || self.hand.has_failed() || self.reading.forgets();
+        let still = self.hand.failing() > 0 || self.hand.has_failed() || self.hand.forgets();
         if !still && let Some(time) = self.bus.works(now) {
             let after_ms = time.as_millis();
             tracing::info!(after_ms, "the bus takes all events again");
@@ -261,16 +267,16 @@ impl Plan {
     }
 
     /// Something was committed.
-    pub(super) fn notice(&mut self) {
-        self.reading.notice();
+    pub(super) fn notice(&mut self, now: Instant) {
+        self.reading.notice(now);
     }
 
     /// Stops: tries once more what is pending, for a limited time.
     pub(super) fn stop(&mut self, now: Instant) {
         self.goal = Goal::Flush(now + FLUSH);
         self.hand.hurry();
-        self.finished.hurry();
-        self.reading.ask();
+        self.finished.hurry(now);
+        self.reading.ask(now);
     }
 
     /// Says whether the work is over.
@@ -280,7 +286,7 @@ impl Plan {
             Goal::Run => false,
             Goal::Once => self.error.is_some() || self.is_done() && is_settled,
             Goal::Flush(until) if now >= until => {
-                self.finished.hurry();
+                self.finished.hurry(now);
                 self.goal = Goal::Settle(until + LAST_SETTLEMENT);
                 false
             }
@@ -290,10 +296,8 @@ impl Plan {
     }
 
     fn is_done(&self) -> bool {
-        match &self.right {
-            Some(right) if !right.is_held() => right.is_refused() || right.has_failed(),
-            Some(_) | None => self.hand.is_idle() && self.reading.is_done(),
-        }
+        let is_denied = self.right.as_ref().is_some_and(Right::is_denied);
+        is_denied || self.is_leading() && self.hand.is_idle() && self.reading.is_done()
     }
 
     /// When there may be something to do, if nothing ends before.
@@ -302,9 +306,12 @@ impl Plan {
             Goal::Run | Goal::Once => None,
             Goal::Flush(until) | Goal::Settle(until) => Some(until),
         };
-        let right = self.right.as_ref().and_then(Right::due);
-        let own = [until, right, self.hand.due(), self.finished.due()];
-        let all = own.into_iter().chain(self.reading.due()).flatten();
+        let right = self.right.as_ref().and_then(|right| right.due(now));
+        let own = [until, right, self.finished.due()].into_iter();
+        let all = own
+            .chain(self.hand.due())
+            .chain(self.reading.due())
+            .flatten();
         all.filter(|due| *due > now).min()
     }
 

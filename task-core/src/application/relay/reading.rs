@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::PAUSES;
 use super::finished::Finished;
-use super::hand::{Hand, Look};
+use super::hand::{Hand, LetGo, Look};
 use super::passed::Passed;
-use crate::ports::{PendingEvent, PendingId, Redelivery};
+use crate::ports::{PendingEvent, PendingId};
 
 /// Pending events read at once.
 pub(super) const PAGE: usize = 256;
@@ -24,8 +25,8 @@ pub(super) const PAGE: usize = 256;
 /// most 10 reads a second then, of 2,560 events.
 const SLOW_READ: Duration = Duration::from_millis(100);
 
-/// After a page of a sweep that gave nothing only because keys have their hands full.
-const FULL_READ: Duration = Duration::from_millis(20);
+/// The same while a key wants the next sweep, which begins where this one ends.
+const ASKED_READ: Duration = Duration::from_millis(5);
 
 /// Between two reads of the tail, so that a busy store is asked for many events at once.
 const TAIL_READ: Duration = Duration::from_millis(2);
@@ -37,21 +38,6 @@ const LEFT_BEHIND: Duration = Duration::from_secs(1);
 /// read on and to come back for it. The first sweep does not wait: nobody knows what is behind.
 const WAIT: Duration = Duration::from_secs(2);
 
-/// Between times at which a sweep that gives nothing may begin again because a key asks for it. They
-/// double until one has come to its end, so one does, whatever asks.
-const RESTARTS: Redelivery = Redelivery {
-    max_deliveries: u32::MAX,
-    first_pause: Duration::from_secs(1),
-    longest_pause: Duration::from_secs(3600),
-};
-
-/// Pauses after a read that failed.
-const PAUSES: Redelivery = Redelivery {
-    max_deliveries: u32::MAX,
-    first_pause: Duration::from_millis(100),
-    longest_pause: Duration::from_secs(5),
-};
-
 /// Which reader a page is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Reader {
@@ -59,10 +45,11 @@ pub(super) enum Reader {
     Tail,
 }
 
+/// Where the sweep is.
 #[derive(Debug)]
 enum Sweep {
-    /// The next one begins at this time.
-    Due(Instant),
+    /// The next one is to begin.
+    Due,
     /// Under way, after this place.
     After(Option<PendingId>),
 }
@@ -72,8 +59,15 @@ enum Sweep {
 pub(super) struct Reading {
     poll: Duration,
     sweep: Sweep,
+    /// When the sweep's next page, or the next sweep, is read.
+    sweep_at: Instant,
+    /// The sweep may wait for full keys until then; it does if the flag is set.
+    may_wait: Option<Instant>,
+    waits: bool,
     /// The end of the outbox as it was last seen; nothing before the first sweep has seen an event.
     end: Option<PendingId>,
+    /// When the tail may be read.
+    tail_at: Instant,
     has_news: bool,
     /// A key wants the next sweep at once.
     is_asked: bool,
@@ -84,23 +78,13 @@ pub(super) struct Reading {
     /// Events that this sweep has passed over.
     left: usize,
     left_before: usize,
-    /// Keys that fail and are not remembered, in this sweep and in the one before.
-    forgets: (bool, bool),
+    /// Where this sweep begins to take up forgotten keys, and where it had to stop.
+    take_up_from: Option<PendingId>,
+    took_up_to: Option<PendingId>,
     last: Reader,
-    last_read: Option<Instant>,
-    last_sweep: Option<Instant>,
-    last_tail: Option<Instant>,
-    /// After the last page of the sweep; none unless it gave nothing.
-    pause: Duration,
-    /// The sweep may wait for full keys until then.
-    may_wait: Option<Instant>,
-    /// The sweep waits for a full key, at most until then.
-    waits: Option<Instant>,
-    /// How often a sweep was broken off since one came to its end, and when the next one may be.
-    restarts: u32,
-    may_restart: Option<Instant>,
     failures: u32,
-    not_before: Option<Instant>,
+    /// Nothing is read before.
+    not_before: Instant,
 }
 
 impl Reading {
@@ -108,49 +92,57 @@ impl Reading {
     pub(super) fn new(poll: Duration, now: Instant) -> Self {
         Self {
             poll,
-            sweep: Sweep::Due(now),
+            sweep: Sweep::Due,
+            sweep_at: now,
+            may_wait: None,
+            waits: false,
             end: None,
+            tail_at: now,
             has_news: false,
             is_asked: false,
             passed: Passed::default(),
             behind: Passed::default(),
             left: 0,
             left_before: 0,
-            forgets: (false, false),
+            take_up_from: None,
+            took_up_to: None,
             last: Reader::Sweep,
-            last_read: None,
-            last_sweep: None,
-            last_tail: None,
-            pause: Duration::ZERO,
-            may_wait: None,
-            waits: None,
-            restarts: 0,
-            may_restart: None,
             failures: 0,
-            not_before: None,
+            not_before: now,
         }
     }
 
     /// Something was committed.
-    pub(super) fn notice(&mut self) {
+    pub(super) fn notice(&mut self, now: Instant) {
         self.has_news = true;
+        if self.end.is_none() && matches!(self.sweep, Sweep::Due) {
+            self.sweep_at = now;
+        }
     }
 
-    /// The next sweep is to begin at once.
-    pub(super) fn ask(&mut self) {
+    /// The next sweep is to begin at once, and the one under way is to come to its end.
+    pub(super) fn ask(&mut self, now: Instant) {
         self.is_asked = true;
+        self.sweep_at = match self.sweep {
+            Sweep::Due => now,
+            Sweep::After(_) if self.waits => self.sweep_at,
+            Sweep::After(_) => self.sweep_at.min(now + ASKED_READ),
+        };
     }
 
     /// A full key has room again.
-    pub(super) fn go_on(&mut self) {
-        self.waits = None;
+    pub(super) fn go_on(&mut self, now: Instant) {
+        if std::mem::take(&mut self.waits) {
+            self.sweep_at = now;
+        }
     }
 
-    /// Events of this key were let go of and are in the outbox.
-    pub(super) fn let_go(&mut self, key: &str, events: usize, is_forgotten: bool) {
-        self.pass(Reader::Sweep, key);
-        self.left += events;
-        self.forgets.0 |= is_forgotten;
+    /// Events of a key were let go of and are in the outbox.
+    pub(super) fn let_go(&mut self, gone: &LetGo) {
+        if gone.events > 0 {
+            self.pass(Reader::Sweep, &gone.key);
+            self.left += gone.events;
+        }
     }
 
     /// The reader and the place of the next page, if it is time for one.
@@ -159,21 +151,11 @@ impl Reading {
         now: Instant,
         bus_is_down: bool,
     ) -> Option<(Reader, Option<PendingId>)> {
-        let since = |last: Option<Instant>, pause| last.is_none_or(|last| last + pause <= now);
-        let is_early = self.not_before.is_some_and(|time| now < time);
-        if is_early || bus_is_down && !since(self.last_read, SLOW_READ) {
+        if now < self.not_before {
             return None;
         }
-        self.restart_if_useless(now);
-        // Others commit without telling us, and a sweep may be slow.
-        let may_miss = self.about_left() > 0 && since(self.last_tail, self.poll);
-        let has_news = self.has_news && since(self.last_tail, TAIL_READ);
-        let tail = self.end.is_some() && (has_news || may_miss);
-        let sweep = match &self.sweep {
-            Sweep::After(_) if self.waits.is_some_and(|until| now < until) => false,
-            Sweep::After(_) => since(self.last_sweep, self.pause),
-            Sweep::Due(due) => *due <= now || self.is_asked || self.end.is_none() && self.has_news,
-        };
+        let tail = self.tail_due().is_some_and(|due| due <= now);
+        let sweep = self.sweep_at <= now;
         let reader = match (tail, sweep) {
             (true, true) if self.last == Reader::Tail => Reader::Sweep,
             (true, _) => Reader::Tail,
@@ -181,47 +163,39 @@ impl Reading {
             (false, false) => return None,
         };
         self.last = reader;
-        self.last_read = Some(now);
-        match reader {
-            Reader::Sweep => self.last_sweep = Some(now),
-            Reader::Tail => self.last_tail = Some(now),
+        if bus_is_down {
+            self.not_before = now + SLOW_READ;
         }
-        Some((reader, self.begin(reader, now)))
-    }
-
-    /// A sweep that gives nothing, while a key behind it has room, begins again: after an outage it has
-    /// passed over nearly all keys. No page is under way here, and what was passed over stays behind.
-    fn restart_if_useless(&mut self, now: Instant) {
-        let may_now = self.may_restart.is_none_or(|time| time <= now);
-        let is_under_way = matches!(self.sweep, Sweep::After(Some(_)));
-        if !(may_now && is_under_way && self.is_asked && !self.pause.is_zero()) {
-            return;
-        }
-        self.restarts = self.restarts.saturating_add(1);
-        self.may_restart = Some(now + RESTARTS.pause_after(self.restarts));
-        self.sweep = Sweep::Due(now);
-        self.passed.clear();
-        self.left = self.about_left();
-        self.forgets.0 |= self.forgets.1;
-    }
-
-    fn begin(&mut self, reader: Reader, now: Instant) -> Option<PendingId> {
         if reader == Reader::Tail {
             self.has_news = false;
-            return self.end.clone();
+            self.tail_at = now + TAIL_READ;
+            return Some((reader, self.end.clone()));
         }
-        if let Sweep::After(place) = &self.sweep {
-            return place.clone();
+        if matches!(self.sweep, Sweep::Due) {
+            self.begin_sweep(now);
         }
+        match &self.sweep {
+            Sweep::After(place) => Some((reader, place.clone())),
+            Sweep::Due => None,
+        }
+    }
+
+    /// When the tail is to be read: others commit without telling us, and a sweep may be slow.
+    fn tail_due(&self) -> Option<Instant> {
+        self.end.as_ref()?;
+        match self.has_news {
+            true => Some(self.tail_at),
+            false => (self.about_left() > 0).then(|| self.tail_at + self.poll),
+        }
+    }
+
+    fn begin_sweep(&mut self, now: Instant) {
         self.sweep = Sweep::After(None);
         self.is_asked = false;
         self.has_news &= self.end.is_some();
         self.left_before = std::mem::take(&mut self.left);
-        self.forgets = (false, self.forgets.0);
-        self.pause = Duration::ZERO;
-        self.waits = None;
+        self.take_up_from = self.took_up_to.take();
         self.may_wait = self.end.as_ref().map(|_| now + WAIT);
-        None
     }
 
     /// Takes a page in hand.
@@ -230,77 +204,96 @@ impl Reading {
         reader: Reader,
         page: Vec<PendingEvent>,
         hand: &mut Hand,
-        finished: &mut Finished,
+        finished: &Finished,
         now: Instant,
     ) {
         self.failures = 0;
-        self.not_before = None;
+        self.waits = false;
         let has_more = page.len() * 2 > PAGE;
-        let may_wait = reader == Reader::Sweep && self.may_wait.is_some_and(|until| now < until);
-        if page.is_empty() && reader == Reader::Sweep {
-            self.end_sweep(now);
-            finished.age();
-        }
+        let is_end = page.is_empty();
         let mut place = None;
-        let mut pause = SLOW_READ;
+        let mut gave = false;
         for pending in page {
-            let id = pending.id.clone();
-            if may_wait && self.is_full(&pending, hand, finished) {
-                self.waits = self.may_wait;
-                pause = Duration::ZERO;
+            if finished.knows(&pending.id) {
+                place = Some(pending.id);
+                continue;
+            }
+            if reader == Reader::Sweep && self.waits_for(&pending, hand, now) {
+                self.waits = true;
                 break;
             }
-            if !finished.knows(&id) {
-                pause = pause.min(self.take_one(reader, pending, hand));
-            }
-            place = Some(id);
+            place = Some(pending.id.clone());
+            gave |= self.take_one(reader, pending, hand);
         }
         match reader {
             Reader::Tail if place.is_some() => {
                 self.end = place;
                 self.has_news |= has_more;
             }
-            Reader::Sweep if place.is_some() => {
-                self.sweep = Sweep::After(place);
-                self.pause = pause;
-            }
-            Reader::Sweep => self.pause = Duration::ZERO,
             Reader::Tail => {}
+            Reader::Sweep if is_end => self.end_sweep(now),
+            Reader::Sweep => {
+                if place.is_some() {
+                    self.sweep = Sweep::After(place);
+                }
+                self.sweep_at = match (self.may_wait, gave) {
+                    (Some(until), _) if self.waits => until,
+                    (_, true) => now,
+                    (_, false) if self.is_asked => now + ASKED_READ,
+                    (_, false) => now + SLOW_READ,
+                };
+            }
         }
     }
 
-    /// Says whether an event would be taken if its key had room.
-    fn is_full(&self, pending: &PendingEvent, hand: &mut Hand, finished: &Finished) -> bool {
-        let is_open = !self.passed.has(&pending.event.key) && !finished.knows(&pending.id);
-        is_open && hand.look(pending) == Look::Full
+    /// Says whether an event would be taken if its key had room, and is worth waiting for.
+    fn waits_for(&self, pending: &PendingEvent, hand: &mut Hand, now: Instant) -> bool {
+        self.may_wait.is_some_and(|until| now < until)
+            && !self.passed.has(&pending.event.key)
+            && hand.look(pending) == Look::Full
     }
 
-    /// Answers how soon more such events are worth a read.
-    fn take_one(&mut self, reader: Reader, pending: PendingEvent, hand: &mut Hand) -> Duration {
-        let passed = match reader {
-            Reader::Sweep => &self.passed,
-            Reader::Tail => &self.behind,
+    /// Takes an event in hand or passes it over; says whether more such events are worth a read.
+    fn take_one(&mut self, reader: Reader, pending: PendingEvent, hand: &mut Hand) -> bool {
+        if self.take_up_from.as_ref() == Some(&pending.id) {
+            self.take_up_from = None;
+        }
+        let (passed, is_sweep) = match reader {
+            Reader::Sweep => (&self.passed, true),
+            Reader::Tail => (&self.behind, false),
         };
         let look = match passed.has(&pending.event.key) {
             true => hand.pass(&pending),
             false => hand.look(&pending),
         };
         match look {
-            Look::Free => {
-                hand.take(pending);
-                Duration::ZERO
-            }
-            Look::Known => SLOW_READ,
-            Look::Blocked | Look::Full => {
-                self.pass(reader, &pending.event.key);
-                self.left += usize::from(reader == Reader::Sweep);
-                match look {
-                    Look::Full if self.end.is_none() => Duration::ZERO,
-                    Look::Full => FULL_READ,
-                    Look::Free | Look::Known | Look::Blocked => SLOW_READ,
+            Look::Known => return false,
+            Look::Free if is_sweep && hand.has_forgotten(&pending) => {
+                if self.take_up(&pending, hand) {
+                    return false;
                 }
             }
+            Look::Free => {
+                hand.take(pending);
+                return true;
+            }
+            Look::Blocked | Look::Full => {}
         }
+        self.pass(reader, &pending.event.key);
+        self.left += usize::from(is_sweep);
+        false
+    }
+
+    /// Takes up a forgotten key. Where there are too many, the next sweep goes on with them.
+    fn take_up(&mut self, pending: &PendingEvent, hand: &mut Hand) -> bool {
+        if self.take_up_from.is_some() {
+            return false;
+        }
+        let is_taken = hand.take_up(pending.clone());
+        if !is_taken {
+            self.took_up_to.get_or_insert_with(|| pending.id.clone());
+        }
+        is_taken
     }
 
     fn pass(&mut self, reader: Reader, key: &str) {
@@ -314,13 +307,13 @@ impl Reading {
         if let Sweep::After(Some(place)) = &self.sweep {
             self.end = Some(place.clone());
         }
-        let pause = match self.left {
-            0 => self.poll,
-            _ => LEFT_BEHIND,
+        self.sweep = Sweep::Due;
+        let is_early = self.end.is_none() && self.has_news;
+        self.sweep_at = match (self.is_asked || is_early, self.left) {
+            (true, _) => now,
+            (false, 0) => now + self.poll,
+            (false, _) => now + LEFT_BEHIND,
         };
-        self.sweep = Sweep::Due(now + pause);
-        self.restarts = 0;
-        self.may_restart = None;
         std::mem::swap(&mut self.passed, &mut self.behind);
         self.passed.clear();
     }
@@ -328,7 +321,7 @@ impl Reading {
     /// A read failed: the next one waits.
     pub(super) fn fail(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(now + PAUSES.pause_after(self.failures));
+        self.not_before = now + PAUSES.pause_after(self.failures);
         self.has_news |= self.last == Reader::Tail;
     }
 
@@ -339,7 +332,7 @@ impl Reading {
 
     /// Says whether a sweep has come to its end and none is asked for.
     pub(super) fn is_done(&self) -> bool {
-        matches!(self.sweep, Sweep::Due(_)) && !self.is_asked
+        matches!(self.sweep, Sweep::Due) && !self.is_asked
     }
 
     /// Events in the outbox that the last sweep has passed over so far.
@@ -352,23 +345,9 @@ impl Reading {
         self.left.max(self.left_before)
     }
 
-    /// Says whether keys fail that are not remembered.
-    pub(super) fn forgets(&self) -> bool {
-        self.forgets.0 || self.forgets.1
-    }
-
     /// The times at which it may be time for a page.
-    pub(super) fn due(&self) -> [Option<Instant>; 7] {
-        let after = |last: Option<Instant>, pause| last.map(|last| last + pause);
-        let sweep = match &self.sweep {
-            Sweep::Due(due) => Some(*due),
-            Sweep::After(_) => after(self.last_sweep, self.pause),
-        };
-        let news = after(self.last_tail, TAIL_READ);
-        let look = after(self.last_tail, self.poll);
-        let slow = after(self.last_read, SLOW_READ);
-        let restart = self.may_restart.filter(|_| self.is_asked);
-        let waits = self.waits;
-        [sweep, news, look, slow, waits, restart, self.not_before]
+    pub(super) fn due(&self) -> [Option<Instant>; 2] {
+        let at = |due: Instant| due.max(self.not_before);
+        [Some(at(self.sweep_at)), self.tail_due().map(at)]
     }
 }

@@ -1,14 +1,14 @@
 //! How long this relay may work, where several share an outbox.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::ports::{Clock, PortError};
+
 /// How long one replica relays for all without a sign of life; twice that, and another one does.
 pub(super) const LEASE_LENGTH: Duration = Duration::from_secs(3);
-
-/// How long an answer of the lease counts: it may be as old as the third after which it is renewed.
-const ANSWER_COUNTS: Duration = Duration::from_secs(2);
 
 /// When a held lease is renewed.
 const RENEWAL: Duration = Duration::from_secs(1);
@@ -16,64 +16,63 @@ const RENEWAL: Duration = Duration::from_secs(1);
 /// What is known of the lease.
 #[derive(Debug)]
 pub(super) struct Right {
+    clock: Arc<dyn Clock>,
     /// How often a lease that another one holds is looked at.
     poll: Duration,
-    until: Option<Instant>,
-    ask_at: Instant,
-    is_asking: bool,
-    /// The last answer was no.
-    is_refused: bool,
-    /// There was no answer the last time.
-    has_failed: bool,
+    /// Until when it is held, by the clock's uptime.
+    until: Option<Duration>,
+    /// When it is asked for again; none while it is.
+    ask_at: Option<Instant>,
+    last: Last,
+}
+
+/// The last answer of the lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Last {
+    None,
+    Held,
+    Refused,
+    Failed,
 }
 
 impl Right {
-    pub(super) fn new(poll: Duration, now: Instant) -> Self {
+    pub(super) fn new(clock: Arc<dyn Clock>, poll: Duration, now: Instant) -> Self {
         Self {
+            clock,
             poll,
             until: None,
-            ask_at: now,
-            is_asking: false,
-            is_refused: false,
-            has_failed: false,
+            ask_at: Some(now),
+            last: Last::None,
         }
     }
 
     /// Says whether the lease is to be asked for now.
     pub(super) fn asks(&mut self, now: Instant) -> bool {
-        if self.is_asking || now < self.ask_at {
-            return false;
-        }
-        self.is_asking = true;
-        true
+        self.ask_at.take_if(|ask_at| *ask_at <= now).is_some()
     }
 
-    /// The lease has answered, or could not.
-    pub(super) fn answered(&mut self, asked: Instant, answer: Option<bool>, now: Instant) {
-        self.is_asking = false;
-        self.is_refused = answer == Some(false);
-        self.has_failed = answer.is_none();
-        let pause = match answer {
-            Some(true) => {
-                self.until = Some(asked + ANSWER_COUNTS).filter(|until| now < *until);
-                RENEWAL
-            }
-            Some(false) => {
-                self.until = None;
-                self.poll
-            }
-            None => self.poll,
+    /// The lease has answered until when it is held, or could not.
+    pub(super) fn answered(
+        &mut self,
+        asked: Instant,
+        answer: &Result<Option<Duration>, PortError>,
+        now: Instant,
+    ) {
+        let (last, ask_at) = match answer {
+            Ok(Some(_)) => (Last::Held, asked + RENEWAL),
+            Ok(None) => (Last::Refused, now + self.poll),
+            Err(_) => (Last::Failed, now + self.poll),
         };
-        self.ask_at = asked + pause;
-        // An answer that took long is asked for again after a pause all the same.
-        if self.ask_at <= now && answer != Some(true) {
-            self.ask_at = now + self.poll;
+        if let Ok(until) = answer {
+            self.until = *until;
         }
+        self.last = last;
+        self.ask_at = Some(ask_at);
     }
 
     /// Says whether its time has run out since the last call.
-    pub(super) fn runs_out(&mut self, now: Instant) -> bool {
-        let is_over = self.until.is_some_and(|until| until <= now);
+    pub(super) fn runs_out(&mut self) -> bool {
+        let is_over = self.until.is_some() && !self.is_held();
         if is_over {
             self.until = None;
         }
@@ -81,21 +80,21 @@ impl Right {
     }
 
     pub(super) fn is_held(&self) -> bool {
-        self.until.is_some()
+        self.until.is_some_and(|until| self.clock.uptime() < until)
     }
 
-    /// Says whether another one holds the lease.
-    pub(super) fn is_refused(&self) -> bool {
-        self.is_refused
+    /// Says whether another one holds the lease, or who does cannot be told.
+    pub(super) fn is_denied(&self) -> bool {
+        !self.is_held() && matches!(self.last, Last::Refused | Last::Failed)
     }
 
     /// Says whether the lease could not be asked the last time.
     pub(super) fn has_failed(&self) -> bool {
-        self.has_failed
+        self.last == Last::Failed
     }
 
-    pub(super) fn due(&self) -> Option<Instant> {
-        let ask = Some(self.ask_at).filter(|_| !self.is_asking);
-        ask.into_iter().chain(self.until).min()
+    pub(super) fn due(&self, now: Instant) -> Option<Instant> {
+        let rest = |until: Duration| now + until.saturating_sub(self.clock.uptime());
+        self.ask_at.into_iter().chain(self.until.map(rest)).min()
     }
 }

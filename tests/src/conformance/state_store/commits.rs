@@ -240,3 +240,41 @@ pub async fn settled_events_are_gone_and_settling_repeats(subject: Subject) -> V
     ensure_eq!(pending(store).await?, ["e"], "an old id names no new event");
     holds(store, "t-1", Some("y")).await
 }
+
+/// What was settled is on no page that is asked for later, while others commit and pages go on.
+///
+/// The relay depends on it: it forgets an event once it is settled.
+pub async fn a_settled_event_is_not_listed_again(subject: Subject) -> Verdict {
+    const EVENTS: usize = 60;
+    let store = Arc::clone(&subject.store);
+    let committing = tokio::spawn(async move {
+        for n in 0..EVENTS {
+            let one = commit(vec![put_write(&format!("r-{}", n % 5), "x", overwrite())]);
+            store.commit(one.event(event(&n.to_string()))).await?;
+        }
+        Ok::<_, Failure>(())
+    });
+    let store = &*subject.store;
+    let mut settled: Vec<Bytes> = Vec::new();
+    let mut after: Option<PendingId> = None;
+    loop {
+        let is_last = after.is_none() && committing.is_finished();
+        let page = store.pending(after.take(), 7).await?;
+        let payloads = payloads(&page);
+        let again = payloads.iter().find(|payload| settled.contains(payload));
+        ensure_eq!(again, None, "a settled event on a later page");
+        if page.is_empty() && is_last {
+            break;
+        }
+        // The other half stays for the next listing; this one goes on behind it.
+        let half = page.len().div_ceil(2);
+        let places: Vec<PendingId> = page.iter().take(half).map(|one| one.id.clone()).collect();
+        store.settle(&places).await?;
+        settled.extend(payloads.into_iter().take(half));
+        after = page.last().map(|last| last.id.clone());
+        tokio::task::yield_now().await;
+    }
+    committing.await??;
+    ensure_eq!(settled.len(), EVENTS, "events that were listed and settled");
+    Ok(())
+}

@@ -115,6 +115,7 @@ pub const CASES: &[Case] = cases![
     "S16" commits::events_are_pending_if_and_only_if_committed [Outbox, ConditionalWrites],
     "S17" commits::pending_events_keep_the_order_of_commits [Outbox],
     "S18" commits::settled_events_are_gone_and_settling_repeats [Outbox],
+    "S18" commits::a_settled_event_is_not_listed_again [Outbox],
     "S23" publishing::events_are_published_if_and_only_if_committed [Publishes, ConditionalWrites],
     "S24" guards::a_commit_depends_on_its_guards [Guards],
     "S25" guards::a_raised_value_never_falls [Guards],

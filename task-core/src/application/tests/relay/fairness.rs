@@ -159,3 +159,32 @@ async fn what_is_committed_while_reading_fails_is_read_as_soon_as_it_works() {
     s.until_pending(0, Duration::from_millis(200)).await;
     relay.stop().await;
 }
+
+/// What was let go of is behind other keys when its key works again, and what is new is at the tail.
+#[tokio::test(start_paused = true)]
+async fn what_comes_when_a_key_recovers_stays_behind_what_was_let_go_of() {
+    let s = Scene::new();
+    *s.bus.refuses.lock().unwrap() = Some("d");
+    for n in 0..900 {
+        s.commit("dead", n).await;
+    }
+    for n in 0..10 {
+        s.commit("doomed", n).await;
+    }
+    let relay = s.relay().start();
+    while !s.bus.refused.lock().unwrap().contains("doomed") {
+        sleep(Duration::from_millis(1)).await;
+    }
+    *s.bus.refuses.lock().unwrap() = Some("dead");
+    // Nothing new is read of it before it works again.
+    while s.bus.payloads("doomed").is_empty() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    for n in 10..500 {
+        s.commit("doomed", n).await;
+        sleep(Duration::from_millis(1)).await;
+    }
+    s.until_pending(900, 20 * SECOND).await;
+    assert_eq!(s.bus.payloads("doomed"), numbers(0..500));
+    relay.stop().await;
+}

@@ -2,12 +2,14 @@
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::subscriber::DefaultGuard;
 use tracing::{Dispatch, span};
@@ -30,7 +32,7 @@ pub(super) struct Watched {
     pub(super) settle_fails: AtomicBool,
     pub(super) lease_fails: AtomicBool,
     pub(super) read_fails: AtomicBool,
-    /// Each page but the first of a listing names the one before once more, settled or not.
+    /// Each page but the first of a listing names once more what is still pending of the one before.
     pub(super) repeats: AtomicBool,
     before: Mutex<Vec<PendingEvent>>,
     /// How long a listing is under way after it was made.
@@ -146,10 +148,12 @@ impl StateStore for Watched {
             tokio::time::sleep(takes).await;
         }
         if self.repeats.load(Ordering::SeqCst) && !page.is_empty() {
+            let all = self.inner.pending(None, usize::MAX).await?;
             let mut before = self.before.lock().unwrap();
-            let stale = std::mem::replace(&mut *before, page.clone());
-            if after.is_some() && stale.last().map(|last| &last.id) == after.as_ref() {
-                page.splice(0..0, stale);
+            let mut again = std::mem::replace(&mut *before, page.clone());
+            if after.is_some() && again.last().map(|last| &last.id) == after.as_ref() {
+                again.retain(|event| all.contains(event));
+                page.splice(0..0, again);
             }
         }
         for pending in &mut page {
@@ -188,28 +192,40 @@ impl StateStore for Watched {
 /// How a bus treats the keys that begin so.
 #[derive(Debug, Default)]
 pub(super) struct Bus {
-    /// Key and payload of what it accepted.
-    accepted: Mutex<Vec<(String, String)>>,
+    /// Key and payload of what it accepted, and when.
+    accepted: Mutex<Vec<(String, String, Instant)>>,
     pub(super) attempts: AtomicUsize,
     /// Publications under way of each key.
     running: Mutex<HashSet<String>>,
     pub(super) refuses: Mutex<Option<&'static str>>,
+    /// The keys that it has refused.
+    pub(super) refused: Mutex<HashSet<String>>,
     pub(super) slow: Mutex<Option<(&'static str, Duration)>>,
+    /// So many of 12 partitions have no leader: what is for them fails after 10 s.
+    pub(super) leaderless: AtomicU64,
+    /// The most publications under way at once.
+    pub(super) most: AtomicUsize,
     /// Fails at random, so often of 256 times.
     pub(super) unreliable: Mutex<u8>,
     chance: Mutex<Option<SeededEntropy>>,
 }
 
 impl Bus {
-    pub(super) fn accepted(&self) -> Vec<(String, String)> {
+    pub(super) fn accepted(&self) -> Vec<(String, String, Instant)> {
         self.accepted.lock().unwrap().clone()
+    }
+
+    /// Says whether a key is for one of this many partitions without a leader.
+    pub(super) fn is_for(leaderless: u64, key: &str) -> bool {
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        hasher.hash_one(key) % 12 < leaderless
     }
 
     /// What it accepted of the keys that begin so, in order.
     pub(super) fn payloads(&self, prefix: &str) -> Vec<String> {
         let accepted = self.accepted.lock().unwrap();
-        let of_keys = accepted.iter().filter(|(key, _)| key.starts_with(prefix));
-        of_keys.map(|(_, payload)| payload.clone()).collect()
+        let of_keys = accepted.iter().filter(|(key, ..)| key.starts_with(prefix));
+        of_keys.map(|(_, payload, _)| payload.clone()).collect()
     }
 
     fn is_unlucky(&self) -> bool {
@@ -223,6 +239,16 @@ impl Bus {
 
 /// Takes a key out of those that are under way, also when the publication is dropped.
 struct Running<'a>(&'a Bus, &'a str);
+
+impl<'a> Running<'a> {
+    fn new(bus: &'a Bus, key: &'a str) -> Self {
+        let mut running = bus.running.lock().unwrap();
+        let is_first = running.insert(key.to_owned());
+        assert!(is_first, "two events of key {key} at once");
+        bus.most.fetch_max(running.len(), Ordering::SeqCst);
+        Self(bus, key)
+    }
+}
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
@@ -238,22 +264,28 @@ impl EventBus for Bus {
 
     async fn publish(&self, event: &Event) -> Result<(), PortError> {
         self.attempts.fetch_add(1, Ordering::SeqCst);
-        let is_first = self.running.lock().unwrap().insert(event.key.to_string());
-        assert!(is_first, "two events of key {} at once", event.key);
-        let _running = Running(self, &event.key);
+        let _running = Running::new(self, &event.key);
         let slow = *self.slow.lock().unwrap();
         if let Some((prefix, pause)) = slow
             && event.key.starts_with(prefix)
         {
             tokio::time::sleep(pause).await;
         }
+        let is_leaderless = || Self::is_for(self.leaderless.load(Ordering::SeqCst), &event.key);
+        if is_leaderless() {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+        }
+        if is_leaderless() {
+            return Err(PortError::new(ErrorKind::Timeout, "bus", "publish"));
+        }
         let refuses = *self.refuses.lock().unwrap();
         if refuses.is_some_and(|prefix| event.key.starts_with(prefix)) || self.is_unlucky() {
+            self.refused.lock().unwrap().insert(event.key.to_string());
             return Err(PortError::new(ErrorKind::Unavailable, "bus", "publish"));
         }
         let payload = String::from_utf8(event.payload.to_vec()).unwrap();
         let mut accepted = self.accepted.lock().unwrap();
-        accepted.push((event.key.to_string(), payload));
+        accepted.push((event.key.to_string(), payload, Instant::now()));
         Ok(())
     }
 

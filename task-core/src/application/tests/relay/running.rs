@@ -119,20 +119,6 @@ async fn the_order_of_each_key_holds_while_publications_fail_and_pages_repeat() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_event_that_was_settled_is_not_published_again_because_of_a_stale_page() {
-    let s = Scene::new();
-    s.store.repeats.store(true, SeqCst);
-    s.commit_keys("k", 2000).await;
-    let relay = s.relay().start();
-    for n in 2000..2200 {
-        s.commit("late", n).await;
-        s.until_pending(0, 10 * SECOND).await;
-    }
-    assert_eq!(s.bus.accepted().len(), 2200);
-    relay.stop().await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn events_whose_settlement_fails_are_settled_later_and_published_once() {
     let (lines, _guard) = Lines::listen();
     let s = Scene::new();
@@ -246,6 +232,22 @@ async fn a_page_that_was_asked_for_under_a_lease_that_is_lost_is_not_taken() {
     *s.store.read_takes.lock().unwrap() = Duration::ZERO;
     s.until_pending(0, 400 * SECOND).await;
     assert_eq!(s.bus.payloads("k"), numbers(0..300));
+    relay.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relay_on_a_machine_that_was_suspended_begins_nothing_before_it_holds_the_lease_again() {
+    let s = Scene::new();
+    let relay = s.shared(1).start();
+    s.commit("k", 0).await;
+    s.until_pending(0, SECOND).await;
+    s.store.lease_fails.store(true, SeqCst);
+    s.clock.suspend(3 * SECOND);
+    s.commit("k", 1).await;
+    sleep(10 * SECOND).await;
+    assert_eq!(s.bus.attempts.load(SeqCst), 1);
+    s.store.lease_fails.store(false, SeqCst);
+    s.until_pending(0, SECOND).await;
     relay.stop().await;
 }
 

@@ -12,6 +12,7 @@ use crate::ports::{Commit, Event, Topic};
 
 /// An outbox, and a bus and a relay for it.
 pub(super) struct Scene {
+    pub(super) clock: Arc<ManualClock>,
     pub(super) memory: Arc<MemoryStateStore>,
     pub(super) store: Arc<Watched>,
     pub(super) outbox: Arc<Outbox>,
@@ -20,8 +21,8 @@ pub(super) struct Scene {
 
 impl Scene {
     pub(super) fn new() -> Self {
-        let memory = Arc::new(MemoryStateStore::new(Arc::new(ManualClock::default())));
-        Self::of(memory)
+        let clock = Arc::new(ManualClock::default());
+        Self::of(Arc::new(MemoryStateStore::new(clock)))
     }
 
     /// Another replica of this one: its own way to the store, and its own bus to tell them apart.
@@ -32,6 +33,7 @@ impl Scene {
     fn of(memory: Arc<MemoryStateStore>) -> Self {
         let store = Arc::new(Watched::new(memory.clone()));
         Self {
+            clock: Arc::default(),
             memory,
             outbox: Arc::new(Outbox::new(store.clone()).unwrap()),
             bus: Arc::new(Bus::default()),
@@ -45,7 +47,13 @@ impl Scene {
 
     pub(super) fn shared(&self, seed: u64) -> Relay {
         let entropy = SeededEntropy::new(seed);
-        Relay::shared(self.outbox.clone(), self.bus.clone(), &entropy).unwrap()
+        Relay::shared(
+            self.outbox.clone(),
+            self.bus.clone(),
+            self.clock.clone(),
+            &entropy,
+        )
+        .unwrap()
     }
 
     pub(super) async fn commit(&self, key: &str, payload: usize) {
