@@ -178,8 +178,8 @@ impl App {
         let relay = match (outbox.needs_relay(), replicas) {
             (false, _) => None,
             (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus)).start()),
-            (true, Replicas::Many) => {
-                let relay = Relay::shared(outbox, Arc::clone(&bus), &SystemEntropy)?;
+            (true, Replicas::Many { lease }) => {
+                let relay = Relay::shared(outbox, Arc::clone(&bus), lease, &SystemEntropy)?;
                 Some(relay.start())
             }
         };

@@ -37,6 +37,7 @@
 //! `layout/dapr.rs`.
 
 mod answer;
+mod check;
 mod commit;
 mod config;
 mod connection;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{Cmd, Value};
+use redis::Value;
 use task_core::episode::Episode;
 use task_core::ports::{
     CapabilitySet, Clock, Commit, DeleteOptions, ETag, ErrorKind, Key, Kind, Page, PendingEvent,
@@ -16,7 +16,7 @@ use super::connection::Connection;
 use super::error::{BACKEND, Effect, Failure};
 use super::layout::Names;
 use super::read::Reader;
-use super::{known, outbox, scan};
+use super::{check, known, outbox, scan};
 
 /// A [`StateStore`] in one Redis. A clone shares its connection.
 ///
@@ -107,25 +107,6 @@ impl RedisStateStore {
     }
 }
 
-/// A write that changes nothing, whatever the key holds.
-///
-/// The server refuses it as any other one: as a replica, without memory, without a disk, with too few
-/// replicas. (`a_server_that_refuses_writes_fails_the_check_and_says_why`)
-fn probe(key: &str) -> Cmd {
-    let mut probe = Cmd::new();
-    probe.arg("SETRANGE").arg(key).arg(0).arg("");
-    probe
-}
-
-/// A probe that finds another type than a string was let through to find it.
-fn is_no_refusal(failure: Failure) -> Result<(), Failure> {
-    let found = matches!(&failure, Failure::Refused { error, .. } if error.code() == "WRONGTYPE");
-    match found {
-        true => Ok(()),
-        false => Err(failure),
-    }
-}
-
 #[async_trait]
 impl StateStore for RedisStateStore {
     fn capabilities(&self) -> CapabilitySet<StateCapability> {
@@ -211,13 +192,8 @@ impl StateStore for RedisStateStore {
 
     /// Asks whether the server answers and takes writes.
     async fn check(&self) -> Result<(), PortError> {
-        // The id is nobody's in particular: the probe leaves a task of that name alone.
-        let probe = probe(&self.names.value(&Key::new(Kind::TASK, "probe")));
-        let answer = self.connection.command(&probe, Effect::Read).await;
-        answer
-            .map(drop)
-            .or_else(is_no_refusal)
-            .map_err(|failure| failure.into_port("check"))
+        let checked = check::takes_writes(&self.connection).await;
+        checked.map_err(|failure| failure.into_port("check"))
     }
 
     /// The server's run id.

@@ -93,17 +93,21 @@ impl Relay {
         Self { outbox, bus, lease }
     }
 
-    /// One of several relays of a shared outbox; it works while it holds their lease.
+    /// One of several relays of a shared outbox; it works while it holds the lease of this name.
+    ///
+    /// Relays of the same outbox name the same lease. Where two adapters have an outbox each and keep their records in
+    /// one store, as while a service moves between them, each has a lease of its own: both relays have to work.
     ///
     /// # Errors
     /// `Unsupported` when the store has no conditional writes.
     pub fn shared(
         outbox: Arc<Outbox>,
         bus: Arc<dyn EventBus>,
+        lease: &str,
         entropy: &dyn Entropy,
     ) -> Result<Self, PortError> {
         let store = Arc::clone(outbox.shared_store());
-        let lease = Lease::new(store, "relay", LEASE_LENGTH, entropy)?;
+        let lease = Lease::new(store, lease, LEASE_LENGTH, entropy)?;
         let lease = Some(Mutex::new(lease));
         Ok(Self { outbox, bus, lease })
     }

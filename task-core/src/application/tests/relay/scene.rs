@@ -45,7 +45,7 @@ impl Scene {
 
     pub(super) fn shared(&self, seed: u64) -> Relay {
         let entropy = SeededEntropy::new(seed);
-        Relay::shared(self.outbox.clone(), self.bus.clone(), &entropy).unwrap()
+        Relay::shared(self.outbox.clone(), self.bus.clone(), "relay", &entropy).unwrap()
     }
 
     pub(super) async fn commit(&self, key: &str, payload: usize) {
