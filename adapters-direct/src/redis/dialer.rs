@@ -18,6 +18,7 @@ use super::answer::{parts, text};
 use super::config::{Address, RedisConfig};
 use super::error::{Effect, Failure, OpenError};
 use super::layout::Names;
+use super::protocol;
 use super::script::{self, Scripts};
 use super::server::Server;
 use super::tls::{self, Tls};
@@ -116,11 +117,23 @@ impl Dialer {
     /// Connects once, within the limit.
     pub(super) async fn dial(&self) -> Result<Dialed, Failure> {
         let limit = self.connect_timeout;
-        match timeout(limit, self.connect()).await {
-            Ok(dialed) => dialed,
-            Err(_) => Err(Failure::ConnectTimeout {
+        let dialed = timeout(limit, self.connect()).await;
+        let failure = match dialed {
+            Ok(Ok(dialed)) => return Ok(dialed),
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::ConnectTimeout {
                 address: self.address.to_string(),
                 limit,
+            },
+        };
+        if !is_silence(&failure) {
+            return Err(failure);
+        }
+        match protocol::misunderstanding(&self.address).await {
+            None => Err(failure),
+            Some(reason) => Err(Failure::Unfit {
+                address: self.address.to_string(),
+                reason: reason.to_owned(),
             }),
         }
     }
@@ -235,6 +248,16 @@ impl Dialer {
             commands: forbidden.join(", "),
         })
     }
+}
+
+/// Whether nobody answered whom we understand, for whatever reason.
+fn is_silence(failure: &Failure) -> bool {
+    let is_refused = |source: &io::Error| source.kind() == io::ErrorKind::ConnectionRefused;
+    let is_denied = |source: &RedisError| source.kind() == redis::ErrorKind::AuthenticationFailed;
+    matches!(failure, Failure::ConnectTimeout { .. })
+        || matches!(failure, Failure::Connect { source, .. } if !is_refused(source))
+        || matches!(failure, Failure::Untrusted { source, .. } if tls::is_something_else(source))
+        || matches!(failure, Failure::Greeting { source, .. } if !is_denied(source))
 }
 
 /// What a server says of a database that it does not have.
