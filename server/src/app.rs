@@ -179,9 +179,9 @@ impl App {
         let relay = match (outbox.needs_relay(), replicas) {
             (false, _) => None,
             (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus)).start()),
-            (true, Replicas::Many) => {
+            (true, Replicas::Many { lease }) => {
                 let (bus, clock) = (Arc::clone(&bus), Arc::new(MachineClock));
-                let relay = Relay::shared(outbox, bus, clock, &SystemEntropy)?;
+                let relay = Relay::shared(outbox, bus, lease, clock, &SystemEntropy)?;
                 Some(relay.start())
             }
         };

@@ -88,7 +88,11 @@ pub enum Replicas {
     /// This one alone.
     One,
     /// Any number, which take turns at what only one may do.
-    Many,
+    Many {
+        /// The name of their relay's lease. On one Redis the direct backend and that of Dapr serve the same tasks
+        /// and have each an outbox of their own, so each has a name of its own.
+        lease: &'static str,
+    },
 }
 
 /// Says whether this build has what the configuration asks for.

@@ -6,6 +6,7 @@ redis_task.py URL update ID FIELD=VALUE...
                                    reads a task, sets texts in it and stores all of it, as the service does
 redis_task.py URL delete ID...     prints how many there were
 redis_task.py URL list             prints the ids, sorted
+redis_task.py URL hash ID...       prints each task that Dapr keeps for task-api, null if there is none
 """
 
 import json
@@ -44,12 +45,18 @@ def list_ids(store):
         print(key.removeprefix(PREFIX))
 
 
+def read_hash(store, *ids):
+    for task_id in ids:
+        text = store.hget(f"task-api||task-{task_id}", "data")
+        print(json.dumps(json.loads(text) if text else None))
+
+
 def load(store, task_id):
     text = store.get(PREFIX + task_id)
     return None if text is None else json.loads(text)
 
 
-COMMANDS = {"write": write, "read": read, "update": update, "delete": delete, "list": list_ids}
+COMMANDS = {"write": write, "read": read, "update": update, "delete": delete, "list": list_ids, "hash": read_hash}
 
 
 def main():

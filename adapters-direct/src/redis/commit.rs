@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use redis::{Cmd, Value};
 use task_core::ports::{
     Commit, DeleteMode, DeleteOptions, ETag, Event, Expect, Guard, PutOptions, Write, WriteMode,
@@ -9,6 +10,7 @@ use task_core::ports::{
 
 use super::answer::{is, parts, text, unexpected};
 use super::error::{Effect, Failure};
+use super::known::{self, Known};
 use super::layout::Names;
 use super::script::Script;
 
@@ -42,21 +44,23 @@ impl<'a> Step<'a> {
         }
     }
 
-    /// The call of the script that does it.
-    pub(super) fn call(&self, names: &Names, script: &Script) -> Cmd {
+    /// The call of the script that does it, given what is known of the records.
+    pub(super) fn call(&self, names: &Names, script: &Script, known: &[Known]) -> Cmd {
         let items = self.guards.len() + self.writes.len();
-        let keys = names.width() * items + usize::from(!self.events.is_empty());
-        let arguments = 2 + 2 * self.guards.len() + 4 * self.writes.len() + 3 * self.events.len();
+        let needs_outbox = !self.events.is_empty() || !known.is_empty();
+        let keys = names.width() * items + usize::from(needs_outbox);
+        let arguments = 3 + 2 * self.guards.len() + 5 * self.writes.len() + 3 * self.events.len();
         let mut call = script.call(keys + arguments, self.bytes());
         call.arg(keys);
         let guarded = self.guards.iter().map(|guard| &guard.key);
         for key in guarded.chain(self.writes.iter().map(Write::key)) {
             names.add_keys(key, &mut call);
         }
-        if !self.events.is_empty() {
+        if needs_outbox {
             call.arg(names.outbox());
         }
         call.arg(self.guards.len()).arg(self.writes.len());
+        known::add(known, &mut call);
         for guard in self.guards {
             match &guard.expect {
                 Expect::Absent => call.arg("absent").arg(""),
@@ -65,6 +69,7 @@ impl<'a> Step<'a> {
         }
         for write in self.writes {
             add_write(write, &mut call);
+            call.arg(joined(names, write, known).as_ref());
         }
         for event in self.events {
             call.arg(event.topic.as_str())
@@ -121,6 +126,19 @@ impl<'a> Step<'a> {
             _ => Err(unexpected()),
         }
     }
+}
+
+/// A value with the events that are known of its key; empty where there are none.
+fn joined(names: &Names, write: &Write, known: &[Known]) -> Bytes {
+    let Write::Put { key, value, .. } = write else {
+        return Bytes::new();
+    };
+    if known.is_empty() {
+        return Bytes::new();
+    }
+    let name = names.value(key);
+    let record = known.iter().find(|known| known.name() == name);
+    record.map_or_else(Bytes::new, |record| record.join(value))
 }
 
 fn add_write(write: &Write, call: &mut Cmd) {

@@ -98,6 +98,11 @@ impl Connection {
         self.dialer.address()
     }
 
+    /// A key whose like is written here.
+    pub(super) fn sample_key(&self) -> &str {
+        self.dialer.sample_key()
+    }
+
     pub(super) fn scripts(&self) -> &Scripts {
         self.dialer.scripts()
     }

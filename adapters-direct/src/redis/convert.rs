@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use task_core::ports::{Key, PortError};
+use redis::Value;
+use task_core::ports::{Clock, Key, PortError, SystemClock};
 
 use super::answer::{is, parts, text, unexpected};
 use super::config::RedisLayout;
 use super::connection::Connection;
 use super::error::{BACKEND, Effect, Failure};
+use super::known;
 use super::layout::Names;
+use super::read::Reader;
 
 /// What became of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +37,9 @@ pub enum Converted {
 /// writers: who matches a version of the old form is refused afterwards, because that form is gone. Only
 /// a foreign writer that knows the old form alone brings it back, which is then a
 /// [`Conflict`](Converted::Conflict). Versions do not survive: one of the new form was never given before.
+///
+/// A string has no room for the pending events that the adapter for Dapr leaves in its records: those that are not
+/// settled go to the outbox of this adapter, whose relay publishes them.
 #[derive(Debug, Clone)]
 pub struct RedisConverter {
     connection: Arc<Connection>,
@@ -64,28 +70,46 @@ impl RedisConverter {
 
     async fn call(&self, key: &Key, to: RedisLayout) -> Result<Converted, Failure> {
         let script = &self.connection.scripts().convert;
-        let mut call = script.call(5, 256);
-        call.arg(self.legacy.width() + self.dapr.width());
-        self.legacy.add_keys(key, &mut call);
-        self.dapr.add_keys(key, &mut call);
-        call.arg(match to {
-            RedisLayout::Legacy => "legacy",
-            RedisLayout::Dapr => "dapr",
-        });
-        let answer = self.connection.call(script, &call, Effect::Write).await?;
-        match parts(&answer) {
-            [word] if is(word, "converted") => Ok(Converted::Done),
-            [word] if is(word, "already") => Ok(Converted::AlreadyThere),
-            [word] if is(word, "missing") => Ok(Converted::Missing),
-            [word] if is(word, "both") => Ok(Converted::Conflict),
-            [word, name, why] if is(word, "corrupt") => {
-                let (name, why) = (
-                    text(name).unwrap_or_default(),
-                    text(why).unwrap_or_default(),
-                );
-                Err(Failure::Corrupt(format!("{name} {why}")))
-            }
-            _ => Err(unexpected(&answer, Effect::Write)),
+        let mut known = Vec::new();
+        for _ in 0..known::MOST_ATTEMPTS {
+            let mut call = script.call(6, 256);
+            call.arg(self.legacy.width() + self.dapr.width() + 1);
+            self.legacy.add_keys(key, &mut call);
+            self.dapr.add_keys(key, &mut call);
+            call.arg(self.dapr.outbox());
+            call.arg(match to {
+                RedisLayout::Legacy => "legacy",
+                RedisLayout::Dapr => "dapr",
+            });
+            known::add(&known, &mut call);
+            let answer = self.connection.call(script, &call, Effect::Write).await?;
+            let Some(records) = known::wanted(&answer) else {
+                return outcome(&answer);
+            };
+            let reader = Reader {
+                connection: &self.connection,
+                names: &self.dapr,
+                now: SystemClock.now(),
+            };
+            known = known::take_apart(reader, records).await?;
         }
+        Err(known::contended(key.to_string()))
+    }
+}
+
+fn outcome(answer: &Value) -> Result<Converted, Failure> {
+    match parts(answer) {
+        [word] if is(word, "converted") => Ok(Converted::Done),
+        [word] if is(word, "already") => Ok(Converted::AlreadyThere),
+        [word] if is(word, "missing") => Ok(Converted::Missing),
+        [word] if is(word, "both") => Ok(Converted::Conflict),
+        [word, name, why] if is(word, "corrupt") => {
+            let (name, why) = (
+                text(name).unwrap_or_default(),
+                text(why).unwrap_or_default(),
+            );
+            Err(Failure::Corrupt(format!("{name} {why}")))
+        }
+        _ => Err(unexpected(answer, Effect::Write)),
     }
 }

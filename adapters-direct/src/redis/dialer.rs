@@ -18,6 +18,7 @@ use super::answer::{parts, text};
 use super::config::{Address, RedisConfig};
 use super::error::{Effect, Failure, OpenError};
 use super::layout::Names;
+use super::protocol;
 use super::script::{self, Scripts};
 use super::server::Server;
 use super::tls::{self, Tls};
@@ -83,7 +84,7 @@ async fn gathering(owner: impl Future<Output = ()>) {
 impl Dialer {
     pub(super) fn new(config: &RedisConfig, scripts: Scripts) -> Result<Self, OpenError> {
         let address = config.checked()?.clone();
-        let mut greeting = RedisConnectionInfo::default().set_db(i64::from(address.database));
+        let mut greeting = RedisConnectionInfo::default();
         if let Some(user) = &address.user {
             greeting = greeting.set_username(user);
         }
@@ -97,12 +98,16 @@ impl Dialer {
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
             scripts,
-            sample_key: Names::new(config).value(&Key::new(Kind::TASK, "permissions")),
+            sample_key: Names::new(config).value(&Key::new(Kind::TASK, "probe")),
         })
     }
 
     pub(super) fn address(&self) -> &Address {
         &self.address
+    }
+
+    pub(super) fn sample_key(&self) -> &str {
+        &self.sample_key
     }
 
     pub(super) fn scripts(&self) -> &Scripts {
@@ -112,11 +117,23 @@ impl Dialer {
     /// Connects once, within the limit.
     pub(super) async fn dial(&self) -> Result<Dialed, Failure> {
         let limit = self.connect_timeout;
-        match timeout(limit, self.connect()).await {
-            Ok(dialed) => dialed,
-            Err(_) => Err(Failure::ConnectTimeout {
+        let dialed = timeout(limit, self.connect()).await;
+        let failure = match dialed {
+            Ok(Ok(dialed)) => return Ok(dialed),
+            Ok(Err(failure)) => failure,
+            Err(_) => Failure::ConnectTimeout {
                 address: self.address.to_string(),
                 limit,
+            },
+        };
+        if !is_silence(&failure) {
+            return Err(failure);
+        }
+        match protocol::misunderstanding(&self.address).await {
+            None => Err(failure),
+            Some(reason) => Err(Failure::Unfit {
+                address: self.address.to_string(),
+                reason: reason.to_owned(),
             }),
         }
     }
@@ -151,6 +168,11 @@ impl Dialer {
         // By themselves, because a server cuts off strangers who say much.
         let mut questions = Pipeline::new();
         questions.cmd("HELLO").cmd("INFO");
+        // A user who needs no other database need not be allowed to choose one.
+        match self.address.database {
+            0 => questions.cmd("PING"),
+            database => questions.cmd("SELECT").arg(database),
+        };
         let answers = multiplexed.send_packed_commands(&questions, 0, questions.len());
         let server = self.judge(&answers.await.map_err(no_greeting)?)?;
         let mut questions = Pipeline::new();
@@ -167,7 +189,7 @@ impl Dialer {
         })
     }
 
-    /// Names the user and chooses the database.
+    /// Names the user.
     async fn speak<S>(&self, stream: S) -> Result<(MultiplexedConnection, Driver), RedisError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -183,9 +205,9 @@ impl Dialer {
         Ok((multiplexed, Driver(tokio::spawn(gathering(driver)))))
     }
 
-    /// Looks at the answers to `HELLO` and `INFO`.
+    /// Looks at the answers to `HELLO`, `INFO` and the choice of a database.
     fn judge(&self, answers: &[Value]) -> Result<Server, Failure> {
-        let [hello, info] = answers else {
+        let [hello, info, select] = answers else {
             return Err(incomplete(answers));
         };
         // Permissions may be missing, a login may not.
@@ -195,13 +217,18 @@ impl Dialer {
             return Err(refused(error));
         }
         let server = Server::read(hello, info);
-        match server.refusal() {
-            None => Ok(server),
-            Some(reason) => Err(Failure::Unfit {
-                address: self.address.to_string(),
-                reason,
-            }),
-        }
+        let reason = match (server.refusal(), select) {
+            (None, Value::ServerError(error)) if is_out_of_range(error) => {
+                format!("it has no database {}", self.address.database)
+            }
+            (None, Value::ServerError(error)) => return Err(refused(error)),
+            (None, _) => return Ok(server),
+            (Some(reason), _) => reason,
+        };
+        Err(Failure::Unfit {
+            address: self.address.to_string(),
+            reason,
+        })
     }
 
     /// Looks at the answers to the question for permissions and to the scripts.
@@ -221,6 +248,22 @@ impl Dialer {
             commands: forbidden.join(", "),
         })
     }
+}
+
+/// Whether nobody answered whom we understand, for whatever reason.
+fn is_silence(failure: &Failure) -> bool {
+    let is_refused = |source: &io::Error| source.kind() == io::ErrorKind::ConnectionRefused;
+    let is_denied = |source: &RedisError| source.kind() == redis::ErrorKind::AuthenticationFailed;
+    matches!(failure, Failure::ConnectTimeout { .. })
+        || matches!(failure, Failure::Connect { source, .. } if !is_refused(source))
+        || matches!(failure, Failure::Untrusted { source, .. } if tls::is_something_else(source))
+        || matches!(failure, Failure::Greeting { source, .. } if !is_denied(source))
+}
+
+/// What a server says of a database that it does not have.
+fn is_out_of_range(error: &ServerError) -> bool {
+    let details = error.details().unwrap_or_default();
+    error.code() == "ERR" && details.contains("DB index is out of range")
 }
 
 fn refused(error: &ServerError) -> Failure {

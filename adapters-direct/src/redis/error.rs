@@ -90,11 +90,25 @@ pub(super) enum Failure {
     Guard(Guard),
     #[error("{0}")]
     Corrupt(String),
+    /// A key holds what its layout does not have.
+    #[error("{name} is a {found}, not a {wanted}")]
+    OtherType {
+        name: String,
+        found: String,
+        wanted: &'static str,
+    },
+    #[error("{what} was changed by others during each of {attempts} attempts")]
+    Contended { what: String, attempts: usize },
     #[error("{0}")]
     Invalid(String),
 }
 
 impl Failure {
+    /// Whether a command was refused because the key holds another type.
+    pub(super) fn is_of_type(&self) -> bool {
+        matches!(self, Self::Refused { error, .. } if error.code() == "WRONGTYPE")
+    }
+
     /// The one mapping from this backend's errors to the port's.
     pub(super) fn into_port(self, operation: &'static str) -> PortError {
         let context = self.to_string();
@@ -129,7 +143,8 @@ impl Failure {
             Self::Answer { effect, .. } => left_open(new(ErrorKind::Unexpected), effect),
             Self::Conflict(_) => new(ErrorKind::Conflict),
             Self::Guard(guard) => guard.refusal(BACKEND),
-            Self::Corrupt(_) => new(ErrorKind::Corrupt),
+            Self::Corrupt(_) | Self::OtherType { .. } => new(ErrorKind::Corrupt),
+            Self::Contended { .. } => new(ErrorKind::Throttled).retry(Retry::Maybe),
             Self::Invalid(_) => new(ErrorKind::Invalid),
         }
     }

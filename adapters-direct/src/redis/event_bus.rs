@@ -46,6 +46,7 @@ use task_core::ports::{
     BusCapability, CapabilitySet, Entropy, Event, EventBus, EventHandler, PortError, Subscription,
 };
 
+use super::check;
 use super::connection::Connection;
 use super::error::{BACKEND, Effect, Failure};
 
@@ -135,8 +136,9 @@ impl EventBus for RedisEventBus {
         }))
     }
 
+    /// Asks whether the server answers and takes writes.
     async fn check(&self) -> Result<(), PortError> {
-        let pong = self.connection.command(&cmd("PING"), Effect::Read).await;
-        pong.map(drop).map_err(|error| error.into_port("check"))
+        let checked = check::takes_writes(&self.connection).await;
+        checked.map_err(|error| error.into_port("check"))
     }
 }

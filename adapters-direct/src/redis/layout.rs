@@ -5,7 +5,10 @@ mod legacy;
 
 use bytes::Bytes;
 use redis::{Cmd, Value};
+use task_core::domain::Timestamp;
 use task_core::ports::{CapabilitySet, ETag, Key, Kind, StateCapability, Stored};
+
+pub(super) use dapr::{Form, Record};
 
 use super::config::{KeyPrefix, RedisConfig, RedisLayout};
 use super::error::{Effect, Failure};
@@ -116,12 +119,22 @@ impl Names {
         }
     }
 
-    /// What `TYPE` says of a value.
+    /// What `TYPE` says of a value that is written here.
     pub(super) fn type_of_value(&self) -> &'static str {
         match self.layout {
             RedisLayout::Legacy => "string",
             RedisLayout::Dapr => "hash",
         }
+    }
+
+    /// Whether a string is a value that has no version yet, as it is to Dapr.
+    pub(super) fn reads_strings(&self) -> bool {
+        self.layout == RedisLayout::Dapr
+    }
+
+    /// Says whether a value of a caller would be taken for something else when it is read.
+    pub(super) fn is_taken(&self, value: &[u8]) -> bool {
+        self.layout == RedisLayout::Dapr && dapr::is_taken(value)
     }
 
     /// The command that reads a value.
@@ -133,14 +146,19 @@ impl Names {
     }
 
     /// What a key holds, from the answer to [`read`](Self::read).
-    pub(super) fn stored(&self, key: &Key, answer: Value) -> Result<Option<Stored>, Failure> {
+    pub(super) fn stored(
+        &self,
+        key: &Key,
+        answer: Value,
+        now: Timestamp,
+    ) -> Result<Option<Stored>, Failure> {
         if let Value::ServerError(error) = answer {
             let effect = Effect::Read;
             return Err(Failure::Refused { error, effect });
         }
         match self.layout {
             RedisLayout::Legacy => legacy::stored(answer),
-            RedisLayout::Dapr => dapr::stored(key, answer),
+            RedisLayout::Dapr => dapr::stored(key, answer, now),
         }
     }
 

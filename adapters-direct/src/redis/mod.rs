@@ -21,10 +21,29 @@
 //!   `Match` of a missing key, and it never overwrites a key of another type. As in Dapr, a hash that was written
 //!   *first-write* refuses writers without a version.
 //! - A deleted value in Dapr's layout is a hash with empty data for as long as its tombstone lives, which Dapr's readers take
-//!   for missing, too.
+//!   for missing, too. Without a tombstone one zero byte is left for 5 minutes, since a sidecar takes every version of a key
+//!   that is gone; the adapter for Dapr does the same.
+//! - A string in Dapr's layout is a value without a version, as it is to a sidecar; its next write makes it a hash. A key of any
+//!   other type is `Corrupt`, and can be deleted without a condition.
 //! - Dapr refuses `||` in a key: in an id `|` is written `%7C` and `%` is `%25`.
 //! - The version of a new hash begins at the server's time in microseconds, so that it does not come back after a
-//!   deletion, unless the server's clock was set back in between.
+//!   deletion, unless the server's clock was set back in between. A sidecar compares versions as texts and counts on in
+//!   integers of 64 bits; this adapter takes those below 2^53, which the time reaches in the year 2255.
+//!
+//! # Beside the adapter for Dapr
+//! Replicas of this adapter in Dapr's layout and of `DaprStateStore` may work on the same records at the same time. They
+//! count versions together and agree on what is deleted and on what has a limit. Both relays have to run:
+//!
+//! | | its events lie | and are published by |
+//! | --- | --- | --- |
+//! | a commit of this adapter | in the outbox, a stream | a relay of this adapter |
+//! | a commit of `DaprStateStore` | inside the record, noted in its journal | a relay of that adapter |
+//! | a deletion by this adapter, or a put with a limit, over such a record | moved to the outbox, in the same step | a relay of this adapter |
+//!
+//! The two relays need leases of different names. A write of this adapter keeps the events that wait in a record and drops
+//! those that the journal does not note any more, which costs it two round trips more. A moved event that the other relay
+//! has in hand at that moment is published twice, with the same id. Each relay keeps the order of its own events; across the two
+//! there is none. Before one of the two sides is ended, its relay has to have published everything.
 //!
 //! # The server
 //! Redis 6.2 or newer, or what speaks like it; no Cluster and no Sentinel, since a record and its event must lie on one
@@ -37,6 +56,7 @@
 //! `layout/dapr.rs`.
 
 mod answer;
+mod check;
 mod commit;
 mod config;
 mod connection;
@@ -45,8 +65,12 @@ mod dedicated;
 mod dialer;
 mod error;
 mod event_bus;
+mod journal;
+mod known;
 mod layout;
 mod outbox;
+mod protocol;
+mod read;
 mod scan;
 mod script;
 mod server;

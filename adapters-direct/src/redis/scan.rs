@@ -4,10 +4,8 @@ use redis::{Cmd, Value};
 use task_core::ports::{Key, Kind, MAX_KEY_BYTES, Page};
 
 use super::answer::{bytes, parts, text, unexpected};
-use super::connection::Connection;
 use super::error::{Effect, Failure};
-use super::layout::Names;
-use super::state_store::read_many;
+use super::read::Reader;
 
 /// Keys that the server looks at in one step, at least and at most.
 const COUNTS: (usize, usize) = (100, 1_000);
@@ -17,12 +15,14 @@ const MOST_STEPS: usize = 32;
 
 /// Reads a part of a kind, beginning where the last one ended.
 pub(super) async fn page(
-    connection: &Connection,
-    names: &Names,
+    reader: Reader<'_>,
     kind: Kind,
     from: Option<&str>,
     limit: usize,
 ) -> Result<Page, Failure> {
+    let Reader {
+        connection, names, ..
+    } = reader;
     let mut cursor = from.map_or(Ok(0), |from| cursor_in(kind, from))?;
     let beginning = names.beginning(kind);
     let pattern = format!("{}*", escaped(&beginning));
@@ -32,7 +32,9 @@ pub(super) async fn page(
         let mut command = Cmd::new();
         command.arg("SCAN").arg(cursor).arg("MATCH").arg(&pattern);
         command.arg("COUNT").arg(count);
-        command.arg("TYPE").arg(names.type_of_value());
+        if !names.reads_strings() {
+            command.arg("TYPE").arg(names.type_of_value());
+        }
         let answer = connection.command(&command, Effect::Read).await?;
         let step = read(&answer).ok_or_else(|| unexpected(&answer, Effect::Read));
         let (next, found) = step?;
@@ -47,12 +49,18 @@ pub(super) async fn page(
             break;
         }
     }
-    let stored = read_many(connection, names, &keys).await?;
-    let entries = keys.into_iter().zip(stored);
+    let found = reader.each(&keys).await?;
+    let mut entries = Vec::with_capacity(keys.len());
+    for (key, found) in keys.into_iter().zip(found) {
+        match found {
+            Ok(stored) => entries.extend(stored.map(|stored| (key, stored))),
+            // Somebody else's, by its type.
+            Err(Failure::OtherType { .. }) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
     Ok(Page {
-        entries: entries
-            .filter_map(|(key, stored)| Some((key, stored?)))
-            .collect(),
+        entries,
         next: (cursor != 0).then(|| format!("{}:{cursor}", kind.as_str())),
     })
 }

@@ -32,9 +32,9 @@ impl Script {
 }
 
 /// What the other scripts run, and what asks whether the server takes writes.
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "get", "set", "setrange", "del", "exists", "hmget", "hset", "persist", "pexpire", "pttl",
-    "time", "xadd",
+    "time", "type", "xadd",
 ];
 
 /// Asks which commands the user may not run on a key of theirs.

@@ -4,21 +4,19 @@ use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use redis::{Cmd, Pipeline};
+use redis::Value;
 use task_core::episode::Episode;
 use task_core::ports::{
-    CapabilitySet, Commit, DeleteOptions, ETag, Key, Kind, Page, PendingEvent, PendingId,
-    PortError, PutOptions, StateCapability, StateStore, Stored, Write,
+    CapabilitySet, Clock, Commit, DeleteOptions, ETag, ErrorKind, Key, Kind, Page, PendingEvent,
+    PendingId, PortError, PutOptions, StateCapability, StateStore, Stored, SystemClock, Write,
 };
 
 use super::commit::Step;
 use super::connection::Connection;
 use super::error::{BACKEND, Effect, Failure};
 use super::layout::Names;
-use super::{outbox, scan};
-
-/// Most keys of one pipeline, so that an answer has at most 64 MiB.
-const MOST_KEYS: usize = 64;
+use super::read::Reader;
+use super::{check, known, outbox, scan};
 
 /// A [`StateStore`] in one Redis. A clone shares its connection.
 ///
@@ -28,6 +26,9 @@ const MOST_KEYS: usize = 64;
 /// | `get_many` | 1 for each 64 keys |
 /// | `settle` | 1 for each 1,000 events |
 /// | `scan` | 2 a page, and more where most keys are not ours |
+///
+/// A string in Dapr's layout costs a read one more, and a record that carries events of the adapter for Dapr costs a
+/// write two more.
 ///
 /// Expired values are missing by the server's clock. What was acknowledged is as durable as the server
 /// is: with `appendfsync always` it survives a loss of power, with `everysec` a kill of the process.
@@ -48,11 +49,51 @@ impl RedisStateStore {
         }
     }
 
+    fn reader(&self) -> Reader<'_> {
+        Reader {
+            connection: &self.connection,
+            names: &self.names,
+            now: SystemClock.now(),
+        }
+    }
+
     async fn apply(&self, step: Step<'_>) -> Result<Vec<Option<ETag>>, Failure> {
         let script = self.names.commit(self.connection.scripts());
-        let call = step.call(&self.names, script);
+        let call = step.call(&self.names, script, &[]);
         let answer = self.connection.call(script, &call, Effect::Write).await?;
-        step.outcome(&self.names, &answer)
+        match known::wanted(&answer) {
+            None => step.outcome(&self.names, &answer),
+            // Apart on the heap: hardly any write needs it.
+            Some(_) => Box::pin(self.apply_over(step, answer)).await,
+        }
+    }
+
+    /// Writes over records that carry events of the adapter for Dapr.
+    async fn apply_over(
+        &self,
+        step: Step<'_>,
+        mut answer: Value,
+    ) -> Result<Vec<Option<ETag>>, Failure> {
+        let script = self.names.commit(self.connection.scripts());
+        for _ in 0..known::MOST_ATTEMPTS {
+            let Some(records) = known::wanted(&answer) else {
+                return step.outcome(&self.names, &answer);
+            };
+            let known = known::take_apart(self.reader(), records).await?;
+            let call = step.call(&self.names, script, &known);
+            answer = self.connection.call(script, &call, Effect::Write).await?;
+        }
+        Err(known::contended("a record with pending events"))
+    }
+
+    /// Refuses what would be taken for something else when it is read.
+    fn check_value(&self, value: &[u8], operation: &'static str) -> Result<(), PortError> {
+        if !self.names.is_taken(value) {
+            return Ok(());
+        }
+        Err(PortError::new(ErrorKind::Invalid, BACKEND, operation).context(
+            "a value must not be one zero byte, begin like a frame of pending events or have a member _pending",
+        ))
     }
 
     async fn apply_one(
@@ -66,45 +107,6 @@ impl RedisStateStore {
     }
 }
 
-/// Reads several keys, each by a command of its own: `MGET` takes what is no string for missing.
-pub(super) async fn read_many(
-    connection: &Connection,
-    names: &Names,
-    keys: &[Key],
-) -> Result<Vec<Option<Stored>>, Failure> {
-    let mut stored = Vec::with_capacity(keys.len());
-    for keys in keys.chunks(MOST_KEYS) {
-        let mut reads = Pipeline::with_capacity(keys.len());
-        for key in keys {
-            reads.add_command(names.read(key));
-        }
-        let answers = connection.pipeline(&reads, Effect::Read).await?;
-        for (key, answer) in keys.iter().zip(answers) {
-            stored.push(names.stored(key, answer)?);
-        }
-    }
-    Ok(stored)
-}
-
-/// A write that changes nothing, whatever the key holds.
-///
-/// The server refuses it as any other one: as a replica, without memory, without a disk, with too few
-/// replicas. (`a_server_that_refuses_writes_fails_the_check_and_says_why`)
-fn probe(key: &str) -> Cmd {
-    let mut probe = Cmd::new();
-    probe.arg("SETRANGE").arg(key).arg(0).arg("");
-    probe
-}
-
-/// A probe that finds another type than a string was let through to find it.
-fn is_no_refusal(failure: Failure) -> Result<(), Failure> {
-    let found = matches!(&failure, Failure::Refused { error, .. } if error.code() == "WRONGTYPE");
-    match found {
-        true => Ok(()),
-        false => Err(failure),
-    }
-}
-
 #[async_trait]
 impl StateStore for RedisStateStore {
     fn capabilities(&self) -> CapabilitySet<StateCapability> {
@@ -112,15 +114,12 @@ impl StateStore for RedisStateStore {
     }
 
     async fn get(&self, key: &Key) -> Result<Option<Stored>, PortError> {
-        let read = self.names.read(key);
-        let answer = self.connection.command(&read, Effect::Read).await;
-        answer
-            .and_then(|answer| self.names.stored(key, answer))
-            .map_err(|failure| failure.into_port("get"))
+        let stored = self.reader().one(key).await;
+        stored.map_err(|failure| failure.into_port("get"))
     }
 
     async fn get_many(&self, keys: &[Key]) -> Result<Vec<Option<Stored>>, PortError> {
-        let stored = read_many(&self.connection, &self.names, keys).await;
+        let stored = self.reader().many(keys).await;
         stored.map_err(|failure| failure.into_port("get_many"))
     }
 
@@ -134,6 +133,7 @@ impl StateStore for RedisStateStore {
     ) -> Result<Option<ETag>, PortError> {
         key.check_with(&value, BACKEND, "put")?;
         options.check(self.capabilities(), BACKEND, "put")?;
+        self.check_value(&value, "put")?;
         let write = Write::Put {
             key: key.clone(),
             value,
@@ -154,6 +154,11 @@ impl StateStore for RedisStateStore {
 
     async fn commit(&self, commit: Commit) -> Result<Vec<Option<ETag>>, PortError> {
         commit.check(self.capabilities(), BACKEND)?;
+        for write in &commit.writes {
+            if let Write::Put { value, .. } = write {
+                self.check_value(value, "commit")?;
+            }
+        }
         let etags = self.apply(Step::of(&commit)).await;
         etags.map_err(|failure| failure.into_port("commit"))
     }
@@ -181,19 +186,14 @@ impl StateStore for RedisStateStore {
         from: Option<String>,
         limit: usize,
     ) -> Result<Page, PortError> {
-        let page = scan::page(&self.connection, &self.names, kind, from.as_deref(), limit).await;
+        let page = scan::page(self.reader(), kind, from.as_deref(), limit).await;
         page.map_err(|failure| failure.into_port("scan"))
     }
 
     /// Asks whether the server answers and takes writes.
     async fn check(&self) -> Result<(), PortError> {
-        // The id is nobody's in particular: the probe leaves a task of that name alone.
-        let probe = probe(&self.names.value(&Key::new(Kind::TASK, "probe")));
-        let answer = self.connection.command(&probe, Effect::Read).await;
-        answer
-            .map(drop)
-            .or_else(is_no_refusal)
-            .map_err(|failure| failure.into_port("check"))
+        let checked = check::takes_writes(&self.connection).await;
+        checked.map_err(|failure| failure.into_port("check"))
     }
 
     /// The server's run id.

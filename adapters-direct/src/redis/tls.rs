@@ -84,6 +84,21 @@ pub(super) fn is_refusal(error: &std::io::Error) -> bool {
     said.is_some_and(|said| said.is::<rustls::Error>())
 }
 
+/// Says whether what came in a handshake was no part of one.
+pub(super) fn is_something_else(error: &std::io::Error) -> bool {
+    let said = error.get_ref().and_then(|said| said.downcast_ref());
+    matches!(said, Some(rustls::Error::InvalidMessage(_)))
+}
+
+/// A client that can only find out whether somebody speaks TLS.
+pub(super) fn trusting_nobody() -> Result<TlsConnector, rustls::Error> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions()?;
+    let builder = builder.with_root_certificates(RootCertStore::empty());
+    Ok(TlsConnector::from(Arc::new(builder.with_no_client_auth())))
+}
+
 fn roots(path: &Path) -> Result<RootCertStore, OpenError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {

@@ -93,7 +93,9 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         )),
         notifier: notifier::guarded(Arc::new(notifier), BACKEND, deadline),
         inbox: None,
-        replicas: Replicas::Many,
+        replicas: Replicas::Many {
+            lease: "relay-dapr",
+        },
         consumer,
         callbacks: Some(callbacks),
         place,

@@ -89,7 +89,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         bus,
         notifier: notifier::over_http(config, url)?,
         inbox: None,
-        replicas: Replicas::Many,
+        replicas: Replicas::Many { lease: "relay" },
         consumer: Consumer::default(),
         callbacks: None,
         receiver: Some(url.to_string()),

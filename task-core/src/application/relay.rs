@@ -113,18 +113,22 @@ impl Relay {
         }
     }
 
-    /// One of several relays of a shared outbox; it works while it holds their lease.
+    /// One of several relays of a shared outbox; it works while it holds the lease of this name.
+    ///
+    /// Relays of the same outbox name the same lease. Where two adapters have an outbox each and keep their records in
+    /// one store, as while a service moves between them, each has a lease of its own: both relays have to work.
     ///
     /// # Errors
     /// `Unsupported` when the store has no conditional writes.
     pub fn shared(
         outbox: Arc<Outbox>,
         bus: Arc<dyn EventBus>,
+        lease: &str,
         clock: Arc<dyn Clock>,
         entropy: &dyn Entropy,
     ) -> Result<Self, PortError> {
         let store = Arc::clone(outbox.shared_store());
-        let lease = Lease::new(store, "relay", LEASE_LENGTH, Arc::clone(&clock), entropy)?;
+        let lease = Lease::new(store, lease, LEASE_LENGTH, Arc::clone(&clock), entropy)?;
         let lease = Mutex::new(lease);
         Ok(Self {
             outbox,

@@ -198,19 +198,30 @@ impl TaskService {
     pub async fn delete(&self, id: &TaskId, precondition: &Precondition) -> Result<(), TaskError> {
         let _turn = self.turns.take(id).await;
         for attempt in 1..=MAX_ATTEMPTS {
-            let Stored { value, etag } = self.stored(id).await?.ok_or(TaskError::NotFound)?;
-            let may_return = match decode(id, &value) {
-                Ok(record) => {
-                    check(precondition, &record)?;
-                    // Only a key can make an id again; a foreign writer may have dropped what tells.
-                    record.origin.is_some() || record.revision.is_none()
+            let is_unconditional = matches!(precondition, Precondition::None);
+            let (may_return, mode) = match self.stored(id).await {
+                Ok(None) => return Err(TaskError::NotFound),
+                Ok(Some(Stored { value, etag })) => {
+                    let may_return = match decode(id, &value) {
+                        Ok(record) => {
+                            check(precondition, &record)?;
+                            // Only a key can make an id again; a foreign writer may have dropped what tells.
+                            record.origin.is_some() || record.revision.is_none()
+                        }
+                        Err(_) if is_unconditional => true,
+                        Err(error) => return Err(error.into()),
+                    };
+                    (may_return, DeleteMode::Match(etag))
                 }
-                Err(_) if matches!(precondition, Precondition::None) => true,
+                // What is there has no version that could be matched.
+                Err(error) if is_unconditional && error.kind() == ErrorKind::Corrupt => {
+                    (true, DeleteMode::Any)
+                }
                 Err(error) => return Err(error.into()),
             };
             let keep = if may_return { FOR_EVER } else { LATE_WRITES };
             let options = DeleteOptions {
-                mode: DeleteMode::Match(etag),
+                mode,
                 tombstone: self.remembers.then_some(keep),
             };
             match self.outbox.store().delete(&key_of(id), options).await {

@@ -9,6 +9,7 @@
 
 mod adapters;
 mod app;
+mod plan_z;
 mod resiliency;
 mod service;
 mod stack;

@@ -104,6 +104,7 @@ async fn everything(address: &str) -> BTreeMap<String, (String, Value, bool)> {
         let content = match kind.as_str() {
             "string" => command(address, &["GET", &name]).await,
             "hash" => command(address, &["HGETALL", &name]).await,
+            "set" => command(address, &["SMEMBERS", &name]).await,
             "stream" => command(address, &["XRANGE", &name, "-", "+"]).await,
             _ => command(address, &["LRANGE", &name, "0", "-1"]).await,
         };

@@ -3,7 +3,10 @@
 //! *Source:* dapr/components-contrib 1.16 to 1.18, `state/redis/redis.go`; dapr/dapr,
 //! `pkg/components/state/state_config.go`.
 
+use bytes::Bytes;
 use redis::{Cmd, Value};
+use task_core::carried::{Carried, CarriedError, CarriedEvent, Content, Limit};
+use task_core::domain::Timestamp;
 use task_core::ports::{CapabilitySet, ETag, Key, Kind, StateCapability, Stored};
 
 use crate::redis::answer::{bytes, unexpected};
@@ -22,6 +25,67 @@ pub(super) const CAPABILITIES: CapabilitySet<StateCapability> = CapabilitySet::o
     StateCapability::Scan,
     StateCapability::Durable,
 ]);
+
+/// What a deletion leaves that may be created again, here and by the adapter for Dapr.
+const LEFT: &[u8] = &[0];
+
+/// What `data` say, besides their events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::redis) enum Form {
+    Value(Bytes),
+    /// Missing, and it may not be created again.
+    Buried,
+    /// Missing.
+    Left,
+}
+
+/// `data`, taken apart.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::redis) struct Record {
+    pub(in crate::redis) form: Form,
+    /// Milliseconds until the form is another, where the record itself says so.
+    pub(in crate::redis) left: Option<u64>,
+    pub(in crate::redis) events: Vec<CarriedEvent>,
+}
+
+impl Record {
+    /// Reads them as the adapter for Dapr does.
+    pub(in crate::redis) fn read(data: Bytes, now: Timestamp) -> Result<Self, CarriedError> {
+        let form = match data.as_ref() {
+            b"" => Some(Form::Buried),
+            LEFT => Some(Form::Left),
+            _ => None,
+        };
+        if let Some(form) = form {
+            return Ok(Self {
+                form,
+                left: None,
+                events: Vec::new(),
+            });
+        }
+        let record = Carried::split(data)?;
+        let left = match record.limit {
+            Limit::Until(end) => Some(end.saturating_sub(now.unix_micros() / 1000)),
+            Limit::None | Limit::Kept => None,
+        };
+        let left = left.map(|left| u64::try_from(left).unwrap_or(0));
+        Ok(Self {
+            form: match record.content {
+                Content::Value(_) | Content::Deleted { .. } if left == Some(0) => Form::Left,
+                Content::Value(value) => Form::Value(value),
+                Content::Deleted { tombstone: true } => Form::Buried,
+                Content::Deleted { tombstone: false } => Form::Left,
+            },
+            left,
+            events: record.events,
+        })
+    }
+}
+
+/// Says whether a value of a caller would be taken for something else when it is read.
+pub(super) fn is_taken(value: &[u8]) -> bool {
+    value == LEFT || Carried::is_taken(value)
+}
 
 pub(super) fn begin(prefix: &KeyPrefix, kind: Kind, name: &mut String) {
     if let KeyPrefix::Text(prefix) = prefix {
@@ -61,7 +125,7 @@ pub(super) fn read(name: &str) -> Cmd {
     command
 }
 
-pub(super) fn stored(key: &Key, answer: Value) -> Result<Option<Stored>, Failure> {
+pub(super) fn stored(key: &Key, answer: Value, now: Timestamp) -> Result<Option<Stored>, Failure> {
     let corrupt = |what| Err(Failure::Corrupt(format!("{key} is a hash without {what}")));
     let [data, version] = fields(answer)?;
     // Also a hash that is left with other fields: it can be created again.
@@ -74,10 +138,15 @@ pub(super) fn stored(key: &Key, answer: Value) -> Result<Option<Stored>, Failure
     let Some(version) = bytes(&version).and_then(valid) else {
         return corrupt("a valid version");
     };
-    Ok((!data.is_empty()).then(|| Stored {
-        value: data.into(),
-        etag: ETag::new(version),
-    }))
+    let record = Record::read(data.into(), now);
+    let record = record.map_err(|error| Failure::Corrupt(format!("{key}: {error}")))?;
+    Ok(match record.form {
+        Form::Value(value) => Some(Stored {
+            value,
+            etag: ETag::new(version),
+        }),
+        Form::Buried | Form::Left => None,
+    })
 }
 
 fn fields(answer: Value) -> Result<[Value; 2], Failure> {
@@ -110,7 +179,8 @@ mod tests {
     #[test]
     fn a_hash_that_dapr_did_not_write_is_corrupt() {
         let key = Key::new(Kind::TASK, "7");
-        let read = |data, version| stored(&key, Value::Array(vec![data, version]));
+        let now = Timestamp::from_unix_micros(0);
+        let read = |data, version| stored(&key, Value::Array(vec![data, version]), now);
         let found = read(bulk("{}"), bulk("3")).expect("valid").expect("there");
         assert_eq!(
             (found.value.as_ref(), found.etag.as_str()),

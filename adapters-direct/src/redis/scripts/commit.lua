@@ -1,9 +1,13 @@
 -- One commit: guards, writes, events. Either all of it takes effect or nothing.
 --
--- KEYS: those of the guards, those of the writes, and the outbox if there are events.
--- ARGV: number of guards, number of writes; (expectation, value) of each guard;
---       (mode, condition, value, limit in ms) of each write; (topic, key, payload) of each event.
+-- KEYS: those of the guards, those of the writes, and the outbox if there are events or known records.
+-- ARGV: number of guards, number of writes, number of known records; (name, version, form, value, ms left, number
+--       of events, (topic, key, payload) of each event) of each known record; (expectation, value) of each guard;
+--       (mode, condition, value, limit in ms, value with known events) of each write; (topic, key, payload) of each event.
 -- A deletion's limit is '' without a tombstone, 'ever' for one that stays; a put's is '' for ever.
+--
+-- Records that may carry events and are not known at their version are answered, and nothing is done: who calls takes
+-- them apart and calls again.
 --
 -- Everything that can fail is looked at before the first write: what keys hold in `load`, the outbox by the
 -- first XADD. (`a_refused_commit_leaves_no_trace`)
@@ -26,7 +30,7 @@ end
 local PUTS = { overwrite = true, create = true, match = true, raise = true }
 
 local states, changed = {}, {}
-local key, argument = 1, 3
+local key, argument = 1, layout.know(3)
 
 -- What a key holds after the writes so far.
 local function state_of()
@@ -39,12 +43,36 @@ local function state_of()
   return state
 end
 
-for number = 1, tonumber(ARGV[1]) do
-  local state = state_of()
+-- All records that have to be taken apart.
+local function carrying()
+  local answer = { 'carries' }
+  local first, last = key, (ARGV[1] + ARGV[2]) * layout.width
+  for at = first, last, layout.width do
+    key = at
+    local state = state_of()
+    if state.carries then
+      answer[#answer + 1] = { KEYS[at], state.version, state.carries }
+    end
+  end
+  return answer
+end
+
+-- Why no more can be said of a key, if that is so.
+local function obstacle(state, mode)
   if state.error then
     return state.error
-  elseif state.broken then
+  elseif state.carries then
+    return carrying()
+  elseif state.broken and mode ~= 'delete' then
     return { 'corrupt', KEYS[key], state.broken }
+  end
+end
+
+for number = 1, tonumber(ARGV[1]) do
+  local state = state_of()
+  local stop = obstacle(state)
+  if stop then
+    return stop
   end
   local holds
   if ARGV[argument] == 'absent' then
@@ -76,24 +104,23 @@ end
 local answer = { 'ok' }
 for number = 1, tonumber(ARGV[2]) do
   local state = state_of()
-  if state.error then
-    return state.error
-  elseif state.broken then
-    return { 'corrupt', KEYS[key], state.broken }
-  end
   local mode, value, limit = ARGV[argument], ARGV[argument + 2], ARGV[argument + 3]
+  local stop = obstacle(state, mode)
+  if stop then
+    return stop
+  end
   local refusal, stays = judge(state, mode, ARGV[argument + 1], value)
   if refusal then
     return { 'conflict', number, refusal }
   end
   local etag = ''
   if PUTS[mode] then
-    etag = stays and layout.etag(state) or layout.put(state, value, limit)
+    etag = stays and layout.etag(state) or layout.put(state, value, limit, ARGV[argument + 4])
   elseif stays then
     -- Nothing changes.
   elseif limit ~= '' then
     layout.bury(state, limit == 'ever' and '' or limit)
-  elseif state.value then
+  elseif state.value or state.broken then
     layout.remove(state)
   else
     stays = true
@@ -102,12 +129,23 @@ for number = 1, tonumber(ARGV[2]) do
     state.changed = true
     changed[#changed + 1] = key
   end
+  state.broken = nil
   answer[number + 1] = etag
-  key, argument = key + layout.width, argument + 4
+  key, argument = key + layout.width, argument + 5
 end
 
+local events = {}
+for _, key in ipairs(changed) do
+  local state = states[KEYS[key]]
+  for _, event in ipairs(state.moved and state.events or {}) do
+    events[#events + 1] = event
+  end
+end
 for at = argument, #ARGV, 3 do
-  local added = redis.pcall('XADD', KEYS[#KEYS], '*', 'topic', ARGV[at], 'key', ARGV[at + 1], 'payload', ARGV[at + 2])
+  events[#events + 1] = { ARGV[at], ARGV[at + 1], ARGV[at + 2] }
+end
+for _, event in ipairs(events) do
+  local added = redis.pcall('XADD', KEYS[#KEYS], '*', 'topic', event[1], 'key', event[2], 'payload', event[3])
   if type(added) == 'table' and added.err then
     return added
   end

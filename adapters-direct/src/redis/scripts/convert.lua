@@ -1,8 +1,11 @@
 -- One key from one layout into the other, with its limit, in one step.
 --
--- KEYS: value and tombstone of the legacy layout, hash of Dapr's. ARGV: the layout to end in.
--- Answers what happened: 'converted', 'already', 'missing', or 'both' if the forms differ.
+-- KEYS: value and tombstone of the legacy layout, hash of Dapr's, the outbox.
+-- ARGV: the layout to end in; the known records, as of a commit.
+-- Answers what happened: 'converted', 'already', 'missing', or 'both' if the forms differ; 'carries' and the hash if it has
+-- to be taken apart first.
 
+dapr.know(2)
 local from, to, from_place, to_place = legacy, dapr, 1, 3
 if ARGV[1] == 'legacy' then
   from, to, from_place, to_place = dapr, legacy, 3, 1
@@ -14,6 +17,8 @@ for place, state in pairs({ [from_place] = source, [to_place] = target }) do
     return state.error
   elseif state.broken then
     return { 'corrupt', KEYS[place], state.broken }
+  elseif state.carries then
+    return { 'carries', { KEYS[place], state.version, state.carries } }
   end
 end
 
@@ -26,23 +31,37 @@ local function name_of(place, state)
   return place == 1 and state.buried and KEYS[2] or KEYS[place]
 end
 
--- Milliseconds left, '' for ever.
+-- Milliseconds left, '' for ever. What carries events may note its limit itself.
 local function limit_of(place, state)
+  if state.left and state.left ~= '' then
+    return state.left
+  end
   local left = redis.call('PTTL', name_of(place, state))
   return left < 0 and '' or string.format('%.0f', math.max(left, 1))
 end
 
-if not is_present(source) then
+-- A string where a hash belongs, which only a later write would have made one.
+local is_text = target.text
+if not is_present(source) and not is_text then
   return { is_present(target) and 'already' or 'missing' }
 end
-if is_present(target) then
-  if source.value ~= target.value then
-    return { 'both' }
+if is_present(source) and is_present(target) and source.value ~= target.value then
+  return { 'both' }
+end
+-- A string has no room for events; they are published from the outbox.
+for _, event in ipairs(source.events or {}) do
+  local added = redis.pcall('XADD', KEYS[4], '*', 'topic', event[1], 'key', event[2], 'payload', event[3])
+  if type(added) == 'table' and added.err then
+    return added
   end
-elseif source.value then
+end
+if is_text then
+  to.put(target, target.value, limit_of(to_place, target))
+  to.apply(to_place, target)
+elseif not is_present(target) and source.value then
   to.put(target, source.value, limit_of(from_place, source))
   to.apply(to_place, target)
-else
+elseif not is_present(target) then
   to.bury(target, limit_of(from_place, source))
   to.apply(to_place, target)
 end

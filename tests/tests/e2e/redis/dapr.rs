@@ -77,9 +77,17 @@ async fn a_hash_has_the_fields_of_dapr_and_no_other() {
         .delete(&task("7"), DeleteOptions::default())
         .await
         .unwrap();
-    assert!(everything(&address).await.is_empty());
+    // A sidecar would take every version of a key that is gone, so something is left for a while.
+    assert_eq!(sidecar_reads(&address, "7").await[1], "\0");
+    let left: i64 = ask(&address, &["PTTL", "task-api||task-7"]).await;
+    assert!((290_000..=300_000).contains(&left), "{left} ms");
+    let late = sidecar_saves(&address, "7", second.as_str(), "late", LAST_WRITE);
+    assert_eq!(late.await, None);
     let third = put(&store, "7", "{}", WriteMode::Create).await.unwrap();
-    assert!(number(&third) > number(&second));
+    assert_eq!(number(&third), number(&second) + 2);
+    ask::<()>(&address, &["DEL", "task-api||task-7"]).await;
+    let anew = put(&store, "7", "{}", WriteMode::Create).await.unwrap();
+    assert!(number(&anew) > number(&third));
 }
 
 #[tokio::test]
@@ -248,6 +256,60 @@ async fn a_deleted_task_is_empty_data_until_its_tombstone_ends() {
     assert_eq!(value(&store, "9").await.as_deref(), Some("anew"));
 }
 
+#[tokio::test]
+async fn a_string_is_a_value_without_a_version_until_it_is_written() {
+    let address = RedisServer::shared().await.next_database_url();
+    let store = store(&address, RedisLayout::Dapr).await;
+    let name = "task-api||task-7";
+    let set = async |text: &str| ask::<()>(&address, &["SET", name, text, "EX", "1000"]).await;
+    set("legacy").await;
+    let found = read(&store, "7").await.unwrap();
+    assert_eq!(found.value, "legacy");
+    let many = store.get_many(&[task("none"), task("7")]).await.unwrap();
+    assert_eq!(many, [None, Some(found.clone())]);
+    let page = store.scan(task("7").kind, None, 10).await.unwrap();
+    assert_eq!(page.entries, [(task("7"), found.clone())]);
+    let create = put(&store, "7", "x", WriteMode::Create).await;
+    assert!(create.unwrap_err().is_conflict());
+
+    // A foreign writer in between is seen, and so is the second of two of ours.
+    let current = || WriteMode::Match(found.etag.clone());
+    set("legacy, again").await;
+    let late = put(&store, "7", "ours", current()).await;
+    assert!(late.unwrap_err().is_conflict());
+    set("legacy").await;
+    let etag = put(&store, "7", "ours", current()).await.unwrap();
+    let late = put(&store, "7", "late", current()).await;
+    assert!(late.unwrap_err().is_conflict());
+    let fields = sidecar_reads(&address, "7").await;
+    assert_eq!(fields, ["data", "ours", "version", etag.as_str()]);
+    assert_eq!(ask::<i64>(&address, &["PTTL", name]).await, -1);
+    let its = sidecar_saves(&address, "7", etag.as_str(), "its", LAST_WRITE).await;
+    assert!(its.is_some());
+
+    for mode in [WriteMode::Overwrite, WriteMode::Raise] {
+        ask::<()>(&address, &["DEL", name]).await;
+        set("a").await;
+        put(&store, "7", "b", mode).await.unwrap();
+        assert_eq!(value(&store, "7").await.as_deref(), Some("b"));
+    }
+    ask::<()>(&address, &["DEL", name]).await;
+    set("legacy").await;
+    let found = read(&store, "7").await.unwrap();
+    let delete = DeleteOptions {
+        mode: DeleteMode::Match(found.etag),
+        tombstone: Some(Duration::MAX),
+    };
+    store.delete(&task("7"), delete).await.unwrap();
+    assert_eq!(sidecar_reads(&address, "7").await[1], "");
+    assert_eq!(value(&store, "7").await, None);
+
+    ask::<()>(&address, &["DEL", name]).await;
+    set("").await;
+    assert_eq!(value(&store, "7").await, None);
+    put(&store, "7", "new", WriteMode::Create).await.unwrap();
+}
+
 async fn is_corrupt(store: &RedisStateStore, address: &str, id: &str, what: &str) {
     let before = everything(address).await;
     let kind = |result: Result<(), PortError>| result.expect_err(what).kind();
@@ -273,21 +335,45 @@ async fn is_corrupt(store: &RedisStateStore, address: &str, id: &str, what: &str
             "{options:?}: {what}"
         );
     }
-    let delete = store.delete(&one, DeleteOptions::default()).await;
-    assert_eq!(kind(delete), ErrorKind::Corrupt, "a deletion: {what}");
+    let matched = DeleteOptions {
+        mode: DeleteMode::Match(ETag::new("1")),
+        tombstone: None,
+    };
+    let delete = store.delete(&one, matched).await;
+    assert_eq!(kind(delete), ErrorKind::Corrupt, "a match: {what}");
     assert_eq!(everything(address).await, before, "{what}");
 }
 
 #[tokio::test]
-async fn what_nobody_of_ours_wrote_is_corrupt_and_stays() {
-    for (layout, name) in [
-        (RedisLayout::Legacy, "task:7"),
-        (RedisLayout::Dapr, "task-api||task-7"),
+async fn what_nobody_of_ours_wrote_is_corrupt_and_stays_until_it_is_deleted() {
+    for (layout, name, wanted) in [
+        (RedisLayout::Legacy, "task:7", "string"),
+        (RedisLayout::Dapr, "task-api||task-7", "hash"),
     ] {
-        let address = RedisServer::shared().await.next_database_url();
-        let store = store(&address, layout).await;
-        ask::<()>(&address, &["RPUSH", name, "x"]).await;
-        is_corrupt(&store, &address, "7", "a list").await;
+        for (command, found) in [("RPUSH", "list"), ("SADD", "set")] {
+            let address = RedisServer::shared().await.next_database_url();
+            let store = store(&address, layout).await;
+            ask::<()>(&address, &[command, name, "x"]).await;
+            is_corrupt(&store, &address, "7", found).await;
+            let read = store.get(&task("7")).await.unwrap_err().to_string();
+            let write = put(&store, "7", "x", WriteMode::Overwrite).await;
+            let expected = format!("{name} is a {found}, not a {wanted}");
+            for error in [read, write.unwrap_err().to_string()] {
+                assert!(error.contains(&expected), "{error}");
+            }
+            // It is nobody's task, so it holds up no list.
+            let page = store.scan(task("7").kind, None, 10).await.unwrap();
+            assert_eq!(page.entries, []);
+            for options in [DeleteOptions::default(), bury(Duration::MAX)] {
+                ask::<()>(&address, &["DEL", name]).await;
+                ask::<()>(&address, &[command, name, "x"]).await;
+                let buries = options.tombstone.is_some();
+                store.delete(&task("7"), options).await.unwrap();
+                assert_eq!(value(&store, "7").await, None);
+                let create = put(&store, "7", "x", WriteMode::Create).await;
+                assert_eq!(create.is_err(), buries, "{create:?}");
+            }
+        }
     }
     let address = RedisServer::shared().await.next_database_url();
     let store = store(&address, RedisLayout::Dapr).await;
@@ -308,6 +394,8 @@ async fn what_nobody_of_ours_wrote_is_corrupt_and_stays() {
         ask::<()>(&address, &[&["HSET", name], fields].concat()).await;
         is_corrupt(&store, &address, "7", what).await;
     }
+    store.delete(&task("7"), bury(Duration::MAX)).await.unwrap();
+    assert_eq!(value(&store, "7").await, None);
     // Of a hash that is neither value nor tombstone nothing is known, so it may become one.
     ask::<()>(&address, &["HDEL", name, "data", "version"]).await;
     ask::<()>(&address, &["HSET", name, "other", "x"]).await;

@@ -1,6 +1,7 @@
 //! Which servers are taken, and how one gets in.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use adapters_direct::redis::{ClientCertificate, OpenError, Redis, RedisConfig, RedisLayout};
 use task_core::ports::{ErrorKind, PortError, Secret, StateStore, WriteMode};
@@ -236,4 +237,43 @@ async fn nobody_at_the_address_is_unavailable() {
         error.to_string().contains(&server.port().to_string()),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_is_refused_with_the_reason() {
+    let server = RedisServer::start().await;
+    let place = format!("redis://127.0.0.1:{}/60000", server.port());
+    let error = refused(&config(&place, RedisLayout::Dapr)).await;
+    assert!(matches!(error, OpenError::Unfit { .. }), "{error}");
+    assert!(
+        error.to_string().contains("has no database 60000"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn who_speaks_tls_to_a_plain_port_or_the_other_way_round_is_told_so() {
+    let plain = RedisServer::start().await;
+    let encrypted_one = RedisServer::start_with(RedisOptions {
+        encryption: Encryption::Server,
+        ..RedisOptions::default()
+    })
+    .await;
+    // A handshake is random bytes: a plain server may answer them, or wait for more.
+    for _ in 0..4 {
+        let address = format!("rediss://127.0.0.1:{}", plain.port());
+        let mut tls = config(&address, RedisLayout::Dapr);
+        tls.ca_file = Some(encrypted_one.certificates().authority());
+        tls.connect_timeout = Duration::from_secs(1);
+        let error = refused(&tls).await;
+        assert!(matches!(error, OpenError::Unfit { .. }), "{error:?}");
+        assert!(
+            error.to_string().contains("it does not speak TLS"),
+            "{error}"
+        );
+        let address = encrypted_one.tls_url().replace("rediss:", "redis:");
+        let error = refused(&config(&address, RedisLayout::Dapr)).await;
+        assert!(matches!(error, OpenError::Unfit { .. }), "{error:?}");
+        assert!(error.to_string().contains("it speaks TLS"), "{error}");
+    }
 }

@@ -60,6 +60,27 @@ async fn a_subscription_goes_on_after_the_server_was_killed_and_after_it_was_sil
 }
 
 #[tokio::test]
+async fn a_server_that_takes_no_writes_fails_the_check_and_says_why() {
+    let server = server().await;
+    let bus = bus(&server.url()).await;
+    for (setting, refuses, accepts, code) in [
+        ("maxmemory", "1", "0", "OOM"),
+        ("min-replicas-to-write", "1", "0", "NOREPLICAS"),
+    ] {
+        bus.check().await.unwrap();
+        server.command(&["CONFIG", "SET", setting, refuses]).await;
+        let error = bus.check().await.expect_err(code);
+        assert!(error.to_string().contains(code), "{error}");
+        let refused = bus.publish(&event("k", "refused")).await;
+        refused.expect_err("what the check says is true of events");
+        server.command(&["CONFIG", "SET", setting, accepts]).await;
+        bus.check().await.unwrap();
+    }
+    let keys = server.command(&["DBSIZE"]).await;
+    assert_eq!(keys, redis::Value::Int(0), "a check leaves nothing");
+}
+
+#[tokio::test]
 async fn a_publication_whose_connection_breaks_has_an_unknown_outcome() {
     let mut server = server().await;
     let bus = bus(&server.url()).await;
