@@ -6,9 +6,10 @@ use serde_json::json;
 use task_tests::process::{KafkaBroker, NotificationService, RedisServer};
 
 use crate::BenchResult;
-use crate::figures::{is_steady, median, ms, rate};
-use crate::load::{Amount, Load, Script};
+use crate::figures::{is_steady, median, ms, per_second, rate};
+use crate::load::{Amount, Answered, Load, Script};
 use crate::options::Options;
+use crate::proc;
 use crate::report::{Row, Verdict};
 use crate::server::Server;
 
@@ -24,6 +25,8 @@ struct Rates {
     create: f64,
     bare_get: f64,
     bare_create: f64,
+    /// Processor time of one create with its event, in microseconds: server, Redis, Kafka.
+    cpu_us: [f64; 3],
     /// How long the server went on publishing and consuming after the creates.
     behind: Duration,
 }
@@ -43,13 +46,24 @@ pub(crate) fn request_rate(options: &Options) -> BenchResult<Row> {
     )?;
     let bare = Server::bare(workers)?;
     let mut outbox = redis::Client::open(redis.url())?.get_connection()?;
+    let processor_times = || -> BenchResult<[Duration; 3]> {
+        Ok([
+            server.processor_time()?,
+            proc::processor_time(redis.id())?,
+            proc::processor_time(kafka.id())?,
+        ])
+    };
     let mut rounds = Vec::new();
     for _ in 0..=options.rounds() {
         let bare_get = load(&bare, Script::Get, options)?;
         let get = load(&server, Script::Get, options)?;
         let bare_create = load(&bare, Script::Create, options)?;
-        let create = load(&server, Script::Create, options)?;
+        let used = processor_times()?;
+        let created = answered(&server, Script::Create, options)?;
         let behind = server.settle()?;
+        proc::settle(kafka.id())?;
+        let now = processor_times()?;
+        let cpu_us = |at: usize| 1e6 / per_second(created.count, now[at] - used[at]);
         let pending: u64 = redis::cmd("XLEN")
             .arg("task-api:outbox")
             .query(&mut outbox)?;
@@ -58,7 +72,8 @@ pub(crate) fn request_rate(options: &Options) -> BenchResult<Row> {
         }
         rounds.push(Rates {
             get,
-            create,
+            create: created.rate(),
+            cpu_us: [0, 1, 2].map(cpu_us),
             bare_get,
             bare_create,
             behind,
@@ -69,13 +84,17 @@ pub(crate) fn request_rate(options: &Options) -> BenchResult<Row> {
 }
 
 fn load(server: &Server, script: Script, options: &Options) -> BenchResult<f64> {
+    Ok(answered(server, script, options)?.rate())
+}
+
+fn answered(server: &Server, script: Script, options: &Options) -> BenchResult<Answered> {
     let load = Load {
         address: server.address(),
         clients: CLIENTS,
         script,
         amount: Amount::For(options.load_time()),
     };
-    Ok(load.run()?.rate())
+    load.run()
 }
 
 fn row(rounds: &[Rates]) -> Row {
@@ -88,6 +107,8 @@ fn row(rounds: &[Rates]) -> Row {
     let in_time = behind <= MOST_BEHIND;
     let (bare_gets, bare_creates) = (all(|r| r.bare_get), all(|r| r.bare_create));
     let steady = is_steady(bare_gets.iter().copied()) && is_steady(bare_creates.iter().copied());
+    let cpu_us = [0, 1, 2].map(|at| median(rounds.iter().map(|round| round.cpu_us[at])));
+    let [server, redis, kafka] = cpu_us;
     Row {
         number: "P3",
         what: format!("HTTP get and create on Redis and Kafka, {CLIENTS} clients"),
@@ -99,16 +120,22 @@ fn row(rounds: &[Rates]) -> Row {
             get_ratio >= 0.60 && create_ratio >= 0.35 && in_time,
         )
         .if_steady(steady),
-        notes: vec![format!(
-            "events at most {:.0} ms behind the load; Redis, Kafka, server and load share the machine",
-            ms(behind)
-        )],
+        notes: vec![
+            format!(
+                "events at most {:.0} ms behind the load; Redis, Kafka, server and load share the machine",
+                ms(behind)
+            ),
+            format!(
+                "processor time of a create with its event: server {server:.0} µs, Redis {redis:.0} µs, Kafka {kafka:.0} µs"
+            ),
+        ],
         values: json!({
             "get_per_s": get,
             "create_per_s": create,
             "get_to_noop": get_ratio,
             "create_to_noop": create_ratio,
             "behind_ms": ms(behind),
+            "server_redis_kafka_cpu_us": cpu_us,
             "rounds": {"get_per_s": all(|r| r.get), "create_per_s": all(|r| r.create)},
         }),
     }

@@ -12,7 +12,7 @@ use task_tests::process::{Python, RedisServer, Sidecar, SidecarOptions, free_por
 use tokio::runtime::Runtime;
 
 use crate::BenchResult;
-use crate::figures::{is_steady, median, rate};
+use crate::figures::{is_steady, median, per_second, rate};
 use crate::load::{Amount, Load, Script};
 use crate::options::{Length, Options};
 use crate::proc;
@@ -38,6 +38,8 @@ struct Answers {
     rate: f64,
     p50_ms: f64,
     p99_ms: f64,
+    /// Processor time of one request with all that it entails, in microseconds: service, sidecar, Redis.
+    cpu_us: [f64; 3],
 }
 
 impl Stack {
@@ -77,6 +79,7 @@ impl Stack {
             script,
             amount: Amount::For(time),
         };
+        let used = self.processor_times()?;
         let answered = load.run()?;
         self.created += match script {
             Script::Create => answered.count,
@@ -84,11 +87,23 @@ impl Stack {
         };
         self.server.settle()?;
         proc::settle(self.sidecar.id())?;
+        let now = self.processor_times()?;
+        let cpu_us = |at: usize| 1e6 / per_second(answered.count, now[at] - used[at]);
         Ok(Answers {
+            cpu_us: [0, 1, 2].map(cpu_us),
             rate: answered.rate(),
             p50_ms: answered.percentile_ms(50),
             p99_ms: answered.percentile_ms(99),
         })
+    }
+
+    /// Processor time so far: service, sidecar, Redis.
+    fn processor_times(&self) -> BenchResult<[Duration; 3]> {
+        Ok([
+            self.server.processor_time()?,
+            proc::processor_time(self.sidecar.id())?,
+            proc::processor_time(self.redis.id())?,
+        ])
     }
 
     /// Finds how many clients at once get the most answers.
@@ -231,7 +246,18 @@ impl Measured {
         )
     }
 
+    /// Processor time of a create with its event, and of a get.
+    fn cost(&self, side: fn(&Round) -> &[Answers; 2]) -> String {
+        let [service, sidecar, redis] =
+            [0, 1, 2].map(|process| self.of(|round, at| side(round)[at].cpu_us[process]));
+        let of = |at: usize| format!("{:.0} + {:.0} + {:.0}", service[at], sidecar[at], redis[at]);
+        format!("create {} µs, get {} µs", of(0), of(1))
+    }
+
     fn values(&self) -> Value {
+        let cpu_us = |side: fn(&Round) -> &[Answers; 2]| {
+            [0, 1, 2].map(|process| self.of(|round, at| side(round)[at].cpu_us[process]))
+        };
         let both = |value: fn(&Answers) -> f64| {
             json!({
                 "ours": self.of(|round, at| value(&round.ours[at])),
@@ -245,6 +271,10 @@ impl Measured {
             "per_s": both(|answers| answers.rate),
             "p50_ms": both(|answers| answers.p50_ms),
             "p99_ms": both(|answers| answers.p99_ms),
+            "service_sidecar_redis_cpu_us": {
+                "ours": cpu_us(|round| &round.ours),
+                "theirs": cpu_us(|round| &round.theirs),
+            },
             "clients": self.clients,
             "their_mb": self.memory_mb,
         })
@@ -257,7 +287,14 @@ fn row(usual: &Measured, shared: Option<&Measured>, memory_mb: f64) -> Row {
     let slowest = usual.slowest().into_iter().fold(0.0, f64::max);
     let memory = memory_mb / usual.memory_mb;
     let small = slowest <= 0.2 && memory <= 0.25;
-    let mut notes = vec![usual.note("Python with a DaprClient for each request")];
+    let mut notes = vec![
+        usual.note("Python with a DaprClient for each request"),
+        format!(
+            "processor time by service, sidecar and Redis: {}; Python {}",
+            usual.cost(|round| &round.ours),
+            usual.cost(|round| &round.theirs)
+        ),
+    ];
     match shared {
         Some(shared) => {
             let [create, get] = shared.ratios();
