@@ -238,6 +238,7 @@ pub(crate) fn get_and_put(options: &Options) -> BenchResult<Row> {
                 grouped(put.bare.rate),
                 grouped(least)
             ),
+            // The steady part: how many commands share a system call comes in phases, and moves the rates.
             format!("get {}; put {}", get.cost(), put.cost()),
         ],
         values: json!({"get": get.values(), "put": put.values(), "bare_set_per_s": least}),

@@ -290,7 +290,8 @@ fn row(usual: &Measured, shared: Option<&Measured>, memory_mb: f64) -> Row {
     let mut notes = vec![
         usual.note("Python with a DaprClient for each request"),
         format!(
-            "processor time by service, sidecar and Redis: {}; Python {}",
+            "processor time by service, sidecar and Redis: {}; Python {}, most of it in one process, so that \
+             what else runs on the machine slows ours alone",
             usual.cost(|round| &round.ours),
             usual.cost(|round| &round.theirs)
         ),
