@@ -16,6 +16,8 @@
 //!
 //! Data lies in the system's temporary directory (`TMPDIR`), on whose file system the result depends.
 
+mod calls;
+mod dapr;
 mod direct;
 mod durable;
 mod figures;
@@ -32,6 +34,7 @@ mod report;
 mod server;
 mod start;
 mod store;
+mod whole;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -46,12 +49,14 @@ pub(crate) type BenchResult<T> = Result<T, Box<dyn Error>>;
 type Bench = (&'static str, fn(&Options) -> BenchResult<Row>);
 
 /// Every bench, in the order of the table.
-const BENCHES: [Bench; 10] = [
+const BENCHES: [Bench; 12] = [
     ("P1", redis::get_and_put),
     ("P2", redis::put_as_dapr),
     ("P3", direct::request_rate),
     ("P4", durable::create_rate),
     ("P5", durable::create_latency),
+    ("P6", dapr::get_and_put),
+    ("P7", whole::task_api),
     ("P8", kafka::publish_rate),
     ("P16", start::start_to_ready),
     ("P17", memory::resident_memory),

@@ -1,7 +1,7 @@
 //! P1, P2 and P18: what the adapter costs on top of the same commands sent bare.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use adapters_direct::redis::{Redis, RedisConfig, RedisLayout, RedisStateStore};
 use futures_util::StreamExt;
@@ -11,10 +11,10 @@ use serde_json::json;
 use task_core::ports::{Commit, Event, Key, Kind, PutOptions, StateStore, Topic, Write, WriteMode};
 use task_tests::process::RedisServer;
 use tokio::runtime::Runtime;
-use tokio::task::JoinSet;
 
 use crate::BenchResult;
-use crate::figures::{grouped, is_steady, median, per_second, rate};
+use crate::calls::{Called, Compared, compare, keep_up};
+use crate::figures::{grouped, rate};
 use crate::options::Options;
 use crate::report::{Row, Verdict};
 
@@ -105,10 +105,10 @@ impl Pair {
         Ok(pair)
     }
 
-    /// Calls a second by the adapter.
-    fn adapter(&self, call: Call, time: Duration) -> BenchResult<f64> {
+    /// Calls by the adapter.
+    fn adapter(&self, call: Call, time: Duration) -> BenchResult<Called> {
         let store = Arc::new(self.store.clone());
-        self.runtime.block_on(load(time, move |number| {
+        self.runtime.block_on(keep_up(time, TASKS, move |number| {
             let store = Arc::clone(&store);
             async move {
                 match call {
@@ -122,10 +122,10 @@ impl Pair {
         }))
     }
 
-    /// The same commands a second without the adapter.
-    fn bare(&self, call: Call, time: Duration) -> BenchResult<f64> {
+    /// The same commands without the adapter.
+    fn bare(&self, call: Call, time: Duration) -> BenchResult<Called> {
         let (bare, layout, script) = (self.bare.clone(), self.layout, self.script.clone());
-        self.runtime.block_on(load(time, move |number| {
+        self.runtime.block_on(keep_up(time, TASKS, move |number| {
             let mut bare = bare.clone();
             let command = match call {
                 Call::Get => get_command(layout, number),
@@ -138,7 +138,7 @@ impl Pair {
     /// The least that a write can be a second: `SET`, or the shortest script.
     fn least(&self, time: Duration) -> BenchResult<f64> {
         let (bare, layout, least) = (self.bare.clone(), self.layout, self.least.clone());
-        self.runtime.block_on(load(time, move |number| {
+        let called = self.runtime.block_on(keep_up(time, TASKS, move |number| {
             let mut bare = bare.clone();
             let mut command = Cmd::new();
             match layout {
@@ -151,7 +151,18 @@ impl Pair {
             };
             command.arg(&[b'v'; VALUE_BYTES]);
             async move { bare.send_packed_command(&command).await.is_ok() }
-        }))
+        }))?;
+        Ok(called.rate())
+    }
+
+    /// Adapter and bare in turns.
+    fn compare(&self, options: &Options, call: Call) -> BenchResult<Compared> {
+        compare(
+            options,
+            options.load_time(),
+            |time| self.adapter(call, time),
+            |time| self.bare(call, time),
+        )
     }
 }
 
@@ -202,118 +213,62 @@ fn put_command(layout: RedisLayout, script: &str, number: usize) -> Cmd {
     command
 }
 
-/// Keeps so many calls under way for a time; answers how many a second were answered well.
-async fn load<F>(
-    time: Duration,
-    call: impl Fn(usize) -> F + Clone + Send + 'static,
-) -> BenchResult<f64>
-where
-    F: Future<Output = bool> + Send + 'static,
-{
-    let begin = Instant::now();
-    let mut running = JoinSet::new();
-    for task in 0..TASKS {
-        let call = call.clone();
-        running.spawn(async move {
-            let mut count = 0;
-            while begin.elapsed() < time {
-                if !call(task + TASKS * count).await {
-                    return None;
-                }
-                count += 1;
-            }
-            u64::try_from(count).ok()
-        });
-    }
-    let mut total = 0;
-    while let Some(count) = running.join_next().await {
-        total += count?.ok_or("a call failed")?;
-    }
-    Ok(per_second(total, begin.elapsed()))
-}
-
-/// Rates of one call over all rounds, and whether the bare ones were alike.
-struct Rates {
-    adapter: f64,
-    bare: f64,
-    ratio: f64,
-    steady: bool,
-}
-
-/// Lets both take many short turns, so that what disturbs one disturbs the other.
-fn compare(options: &Options, pair: &Pair, call: Call) -> BenchResult<Rates> {
-    const TURNS: u32 = 12;
-    let time = options.load_time() / TURNS;
-    let mut rounds = Vec::new();
-    for _ in 0..=options.rounds() {
-        let (mut adapter, mut bare) = (Vec::new(), Vec::new());
-        for _ in 0..TURNS {
-            bare.push(pair.bare(call, time)?);
-            adapter.push(pair.adapter(call, time)?);
-        }
-        rounds.push((median(bare), median(adapter)));
-    }
-    rounds.remove(0);
-    Ok(Rates {
-        adapter: median(rounds.iter().map(|round| round.1)),
-        bare: median(rounds.iter().map(|round| round.0)),
-        ratio: median(rounds.iter().map(|round| round.1 / round.0)),
-        steady: is_steady(rounds.iter().map(|round| round.0)),
-    })
-}
-
 /// P1: get and put in the layout of the replaced service.
 pub(crate) fn get_and_put(options: &Options) -> BenchResult<Row> {
     let pair = Pair::open(options, RedisLayout::Legacy)?;
-    let get = compare(options, &pair, Call::Get)?;
-    let put = compare(options, &pair, Call::Put)?;
+    let get = pair.compare(options, Call::Get)?;
+    let put = pair.compare(options, Call::Put)?;
     let least = pair.least(options.load_time())?;
     let worst = get.ratio.min(put.ratio);
     Ok(Row {
         number: "P1",
         what: format!("Redis get and put, {TASKS} at once on one connection"),
         target: "≥ 0.90 × the same command bare (0.97)".to_owned(),
-        measured: format!("get {}, put {}", rate(get.adapter), rate(put.adapter)),
+        measured: format!(
+            "get {}, put {}",
+            rate(get.subject.rate),
+            rate(put.subject.rate)
+        ),
         ratio: format!("{:.2} and {:.2} × bare", get.ratio, put.ratio),
         verdict: Verdict::of(worst >= 0.90, worst >= 0.97).if_steady(get.steady && put.steady),
-        notes: vec![format!(
-            "bare: get {}/s, put {}/s by the same script, {}/s by SET, which neither asks for tombstones nor removes them",
-            grouped(get.bare),
-            grouped(put.bare),
-            grouped(least)
-        )],
-        values: json!({
-            "get_per_s": get.adapter, "bare_get_per_s": get.bare, "get_ratio": get.ratio,
-            "put_per_s": put.adapter, "bare_put_per_s": put.bare, "put_ratio": put.ratio,
-            "bare_set_per_s": least,
-        }),
+        notes: vec![
+            format!(
+                "bare: get {}/s, put {}/s by the same script, {}/s by SET, which neither asks for tombstones nor removes them",
+                grouped(get.bare.rate),
+                grouped(put.bare.rate),
+                grouped(least)
+            ),
+            // The steady part: how many commands share a system call comes in phases, and moves the rates.
+            format!("get {}; put {}", get.cost(), put.cost()),
+        ],
+        values: json!({"get": get.values(), "put": put.values(), "bare_set_per_s": least}),
     })
 }
 
 /// P2: writes in Dapr's layout.
 pub(crate) fn put_as_dapr(options: &Options) -> BenchResult<Row> {
     let pair = Pair::open(options, RedisLayout::Dapr)?;
-    let get = compare(options, &pair, Call::Get)?;
-    let put = compare(options, &pair, Call::Put)?;
+    let get = pair.compare(options, Call::Get)?;
+    let put = pair.compare(options, Call::Put)?;
     let least = pair.least(options.load_time())?;
     Ok(Row {
         number: "P2",
         what: format!("Redis write in Dapr's layout, {TASKS} at once on one connection"),
         target: "≥ 0.90 × the same EVALSHA bare (0.97)".to_owned(),
-        measured: rate(put.adapter),
+        measured: rate(put.subject.rate),
         ratio: format!("{:.2} × bare", put.ratio),
         verdict: Verdict::of(put.ratio >= 0.90, put.ratio >= 0.97).if_steady(put.steady),
-        notes: vec![format!(
-            "bare: put {}/s, {}/s by the shortest script that counts a version; get {}/s, which is {:.2} × bare",
-            grouped(put.bare),
-            grouped(least),
-            grouped(get.adapter),
-            get.ratio
-        )],
-        values: json!({
-            "put_per_s": put.adapter, "bare_put_per_s": put.bare, "put_ratio": put.ratio,
-            "least_put_per_s": least, "get_per_s": get.adapter, "get_ratio": get.ratio,
-        }),
+        notes: vec![
+            format!(
+                "bare: put {}/s, {}/s by the shortest script that counts a version; get {}/s, which is {:.2} × bare",
+                grouped(put.bare.rate),
+                grouped(least),
+                grouped(get.subject.rate),
+                get.ratio
+            ),
+            format!("put {}; get {}", put.cost(), get.cost()),
+        ],
+        values: json!({"get": get.values(), "put": put.values(), "least_put_per_s": least}),
     })
 }
 

@@ -25,6 +25,26 @@ pub(crate) struct Server {
     time_to_ready: Duration,
 }
 
+/// Ports of a service and of the sidecar beside it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Beside {
+    /// Where the service is to listen.
+    pub(crate) port: u16,
+    /// The sidecar's HTTP API.
+    pub(crate) http: u16,
+    /// The sidecar's gRPC API.
+    pub(crate) grpc: u16,
+}
+
+impl Beside {
+    /// As a sidecar's app is told.
+    fn tell(self, command: &mut Command) {
+        command
+            .env("DAPR_HTTP_PORT", self.http.to_string())
+            .env("DAPR_GRPC_PORT", self.grpc.to_string());
+    }
+}
+
 impl Server {
     /// Starts `task-server` with the embedded backend on a data directory.
     pub(crate) fn task_server(data: &Path, workers: usize) -> BenchResult<Self> {
@@ -51,6 +71,28 @@ impl Server {
             .args(["--redis-url", redis, "--kafka-brokers", kafka])
             .args(["--kafka-create-partitions", "4"])
             .args(["--notification-url", &format!("http://{to}")]);
+        Self::start(&mut command)
+    }
+
+    /// Starts `task-server` with the Dapr backend beside its sidecar.
+    pub(crate) fn dapr(beside: Beside, workers: usize) -> BenchResult<Self> {
+        let mut command = Command::new(program());
+        command
+            .args(["serve", "--backend", "dapr", "--log", "error"])
+            .args(["--listen", &format!("127.0.0.1:{}", beside.port)])
+            .args(["--worker-threads", &workers.to_string()]);
+        beside.tell(&mut command);
+        Self::start(&mut command)
+    }
+
+    /// Starts the Python service beside its sidecar.
+    pub(crate) fn python(interpreter: &Path, beside: Beside, clients: &str) -> BenchResult<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("python/task_service.py");
+        let mut command = Command::new(interpreter);
+        command
+            .arg(script)
+            .args([&*beside.port.to_string(), clients]);
+        beside.tell(&mut command);
         Self::start(&mut command)
     }
 

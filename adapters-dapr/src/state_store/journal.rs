@@ -31,7 +31,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use task_core::ports::{Entropy, ErrorKind, PortError};
+use task_core::ports::{Entropy, ErrorKind, Event, PortError};
 use tokio::time::Instant;
 
 use self::documents::Documents;
@@ -176,7 +176,7 @@ impl Journal {
         let ready = entries.filter(|(_, entry)| entry.stage != Stage::InFlight);
         let taken = ready.take(most);
         taken
-            .map(|(place, entry)| (*place, entry.clone()))
+            .map(|(place, entry)| (*place, entry.as_of_now()))
             .collect()
     }
 
@@ -217,6 +217,11 @@ impl Journal {
             .entry(Arc::clone(&op.replica))
             .or_insert(now);
         state.looked.is_some_and(|looked| looked > met)
+    }
+
+    /// The record of this event is about to be written again: from now on it is read.
+    pub(super) fn let_go(&self, op: &Op) {
+        self.state().index.let_go(op);
     }
 
     /// Notes that a record gets another form once its events are settled.
@@ -269,11 +274,14 @@ impl Note<'_> {
         numbers.map(|number| Op::new(&self.replica, number))
     }
 
-    /// The write took effect.
-    pub(super) fn landed(self) {
+    /// The write took effect; `lone` is its event if the record is a value that carries no other.
+    pub(super) fn landed(self, lone: Option<&Event>) {
         let mut state = self.journal.state();
         for op in self.each() {
             state.index.reach(&op, Stage::Landed);
+            if let Some(event) = lone {
+                state.index.hold(&op, event);
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use task_core::carried::CarriedEvent;
-use task_core::ports::{ErrorKind, PendingEvent, PendingId, PortError};
+use task_core::ports::{ErrorKind, Event, PendingEvent, PendingId, PortError};
 
 use super::calls::Calls;
 use super::decision::{Fate, fate};
@@ -135,6 +135,9 @@ impl Outbox {
                 }
             }
         }
+        for op in ops.iter().flatten() {
+            self.journal.let_go(op);
+        }
         let kept = found.iter().zip(&ops).filter(|(_, op)| op.is_some());
         Ok(kept.map(|(event, _)| event.clone()).collect())
     }
@@ -245,7 +248,8 @@ impl Listing<'_> {
         notes: &[(u64, Entry)],
         cursor: Option<&Cursor>,
     ) -> Result<(), PortError> {
-        let mut names: Vec<String> = notes.iter().map(|(_, one)| one.name.to_string()).collect();
+        let unknown = notes.iter().filter(|(_, one)| one.held.is_none());
+        let mut names: Vec<String> = unknown.map(|(_, one)| one.name.to_string()).collect();
         names.sort_unstable();
         names.dedup();
         let failed = |failure: crate::error::Failure| failure.into_port("pending");
@@ -265,16 +269,20 @@ impl Listing<'_> {
             if self.events.len() >= self.limit {
                 break;
             }
+            let cursor = cursor.filter(|cursor| cursor.place == *place);
+            if let Some(event) = &entry.held {
+                if cursor.is_none() {
+                    self.list(*place, &entry.op, event);
+                }
+                continue;
+            }
             let Some(record) = records.get(&*entry.name) else {
                 continue;
             };
             let strict = store.abilities.keeps.missing_is_refused;
             let op = entry.op.to_string();
             match fate(&entry.noted, Some(&op), record, strict) {
-                Fate::Done => {
-                    let cursor = cursor.filter(|cursor| cursor.place == *place);
-                    self.add_note(*place, entry, record, cursor);
-                }
+                Fate::Done => self.add_note(*place, entry, record, cursor),
                 Fate::Refused => self.drop_note(entry),
                 Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => self.drop_note(entry),
                 Fate::Waits => {}
@@ -320,12 +328,16 @@ impl Listing<'_> {
         let skipped = after.and_then(|after| first.iter().position(|(op, _)| *op == after.op));
         let skipped = skipped.map_or(0, |at| at + 1);
         for (op, event) in first.into_iter().skip(skipped) {
-            if self.events.len() < self.limit && self.listed.insert(op.clone()) {
-                self.events.push(PendingEvent {
-                    id: PendingId::new(format!("{place}:{op}")),
-                    event: event.event.clone(),
-                });
-            }
+            self.list(place, &op, &event.event);
+        }
+    }
+
+    fn list(&mut self, place: u64, op: &Op, event: &Event) {
+        if self.events.len() < self.limit && self.listed.insert(op.clone()) {
+            self.events.push(PendingEvent {
+                id: PendingId::new(format!("{place}:{op}")),
+                event: event.clone(),
+            });
         }
     }
 }

@@ -244,12 +244,16 @@ impl Shared {
             Some(outbox) => outbox.unsettled(found, operation).await?,
             None => found.to_vec(),
         };
-        let mut note = None;
+        let (mut note, mut lone) = (None, None);
         if let Some(outbox) = self.outbox.as_ref().filter(|_| !change.events.is_empty()) {
             check_room(&events, change)?;
             let (name, count) = (&change.name, change.events.len());
             let noting = outbox.journal.note(name, &noted, count, operation);
             let noting = noting.await?;
+            lone = match (&change.new, &*events, change.events) {
+                (New::Value { ttl: None, .. }, [], [event]) => Some(event),
+                _ => None,
+            };
             let own = noting.ops().zip(change.events);
             events.extend(own.map(|(op, event)| CarriedEvent {
                 op,
@@ -271,7 +275,7 @@ impl Shared {
         match saved.await {
             Ok(()) => {
                 if let Some(note) = note {
-                    note.landed();
+                    note.landed(lone);
                 }
                 Ok(Attempt::Done)
             }
@@ -311,7 +315,7 @@ impl Shared {
         };
         match (fate, note) {
             (Fate::Done, Some(note)) => {
-                note.landed();
+                note.landed(None);
                 Ok(Attempt::Done)
             }
             (_, Some(note)) if note.is_settled() => Ok(Attempt::Done),

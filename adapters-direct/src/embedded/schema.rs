@@ -85,7 +85,7 @@ pub(super) fn open_writer(path: &Path) -> Result<Connection, OpenError> {
              PRAGMA fullfsync = ON;
              PRAGMA wal_autocheckpoint = 2000;
              PRAGMA journal_size_limit = 67108864;
-             PRAGMA cache_size = -8192;",
+             PRAGMA cache_size = -4096;",
         )
         .map_err(database)?;
     if user_version(&connection).map_err(database)? == 0 {

@@ -187,6 +187,40 @@ async fn a_task_that_was_deleted_while_its_event_waits_is_missing_to_all_once_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_just_written_is_listed_without_a_read_of_its_record() {
+    let stack = Stack::start().await;
+    let store = stack.open().await;
+    let create = put("1", &json!({"id": "1"}), WriteMode::Create).event(event("created"));
+    store.commit(create).await.unwrap();
+    // Only who reads the record would see that it is gone.
+    stack.redis.command(&["DEL", "task-api||task-1"]).await;
+    assert_eq!(pending(&store).await, ["created"]);
+    settle_all(&store).await;
+    assert_eq!(pending(&store).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_right_after_it_was_written_ends_after_its_limit() {
+    let stack = Stack::start().await;
+    let store = stack.open().await;
+    let create = put("1", &json!({"id": "1"}), WriteMode::Create).event(event("created"));
+    store.commit(create).await.unwrap();
+    let options = DeleteOptions {
+        mode: DeleteMode::Match(etag(&store, "1").await),
+        tombstone: Some(Duration::from_secs(60)),
+    };
+    store.delete(&task("1"), options).await.unwrap();
+    let left = async || stack.redis.command(&["TTL", "task-api||task-1"]).await;
+    assert_eq!(left().await, redis::Value::Int(-1), "its event waits");
+    settle_all(&store).await;
+    let left = left().await;
+    assert!(
+        matches!(left, redis::Value::Int(1..=60)),
+        "it stays for ever: {left:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_events_of_a_replica_that_died_are_found_by_another() {
     let stack = Stack::start().await;
     let dying = stack.open().await;

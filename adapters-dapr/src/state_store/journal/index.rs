@@ -4,10 +4,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
+use task_core::ports::Event;
 use tokio::time::Instant;
 
 use crate::state_store::decision::Noted;
+
+/// Events that are held in memory, at most.
+const MOST_HELD: usize = 4_096;
+
+/// For how long: a deletion by another replica is seen only in the record.
+const HELD_FOR: Duration = Duration::from_secs(2);
 
 /// What a write calls one of its events: a replica and a number.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -58,6 +66,17 @@ pub(in crate::state_store) struct Entry {
     pub(in crate::state_store) since: Instant,
     /// The record gets another form once its events are settled.
     pub(in crate::state_store) rests: bool,
+    /// The event, if it is the only one of its record and nobody has to read that to know it.
+    pub(in crate::state_store) held: Option<Arc<Event>>,
+}
+
+impl Entry {
+    /// The same for a listing.
+    pub(super) fn as_of_now(&self) -> Self {
+        let mut entry = self.clone();
+        entry.held.take_if(|_| self.since.elapsed() >= HELD_FOR);
+        entry
+    }
 }
 
 /// Places rise and are never given twice.
@@ -67,6 +86,7 @@ pub(super) struct Index {
     places: HashMap<Op, u64>,
     own: BTreeMap<u64, u64>,
     next: u64,
+    held: usize,
 }
 
 impl Index {
@@ -93,6 +113,7 @@ impl Index {
             stage,
             since: Instant::now(),
             rests: false,
+            held: None,
         };
         self.entries.insert(place, entry);
     }
@@ -102,7 +123,25 @@ impl Index {
         if self.own.get(&op.number) == Some(&place) {
             self.own.remove(&op.number);
         }
-        self.entries.remove(&place)
+        let removed = self.entries.remove(&place)?;
+        self.held -= usize::from(removed.held.is_some());
+        Some(removed)
+    }
+
+    /// Holds the only event of a record in memory, if there is room.
+    pub(super) fn hold(&mut self, op: &Op, event: &Event) {
+        if self.held < MOST_HELD
+            && let Some(entry) = self.get_mut(op)
+        {
+            let before = entry.held.replace(Arc::new(event.clone()));
+            self.held += usize::from(before.is_none());
+        }
+    }
+
+    /// Lets go of an event, so that its record is read.
+    pub(super) fn let_go(&mut self, op: &Op) {
+        let held = self.get_mut(op).and_then(|entry| entry.held.take());
+        self.held -= usize::from(held.is_some());
     }
 
     pub(super) fn get(&self, op: &Op) -> Option<(u64, &Entry)> {
