@@ -1,9 +1,8 @@
 //! SC-3: a task's events are published to `pubsub`, and the subscription receives them.
 
-use redis::from_redis_value;
 use serde_json::{Value, json};
 use task_tests::criteria::Criterion;
-use task_tests::process::dapr::published;
+use task_tests::process::dapr::{everything_taken, published};
 use task_tests::wait::until;
 
 use crate::{World, holds};
@@ -58,16 +57,7 @@ async fn receives(world: &World, id: &str) -> Result<String, String> {
     })
     .await;
     // Only what was taken is done with.
-    let group = until("nothing is left to be delivered", async || {
-        let groups = world.redis.command(&["XINFO", "GROUPS", TOPIC]).await;
-        let groups: Vec<std::collections::HashMap<String, redis::Value>> =
-            from_redis_value(groups).ok()?;
-        let ours = groups.into_iter().next()?;
-        let idle = |name: &str| ours.get(name) == Some(&redis::Value::Int(0));
-        let name = ours.get("name").cloned()?;
-        (idle("pending") && idle("lag")).then(|| from_redis_value::<String>(name).ok())?
-    })
-    .await;
+    let group = everything_taken(&world.redis, TOPIC).await;
     Ok(format!(
         "{}; the group {group} has nothing left",
         lines.join(", ")

@@ -1,5 +1,6 @@
 //! What stands around the Task API on Dapr: its sidecar, and the notification service beside a sidecar of its own.
 
+use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use redis::from_redis_value;
@@ -10,6 +11,7 @@ use crate::process::{
     NotificationService, RedisServer, Sidecar, SidecarOptions, StartingServer, TaskServer,
     TaskServerOptions, TestDirectory, free_port,
 };
+use crate::wait::until;
 
 /// What the sidecar of the Task API asks of its callers.
 pub const API_TOKEN: &str = "sidecartoken";
@@ -176,4 +178,22 @@ pub async fn published(redis: &RedisServer, topic: &str) -> Vec<Value> {
     parsed
         .map(|envelope| envelope.expect("an envelope is JSON"))
         .collect()
+}
+
+/// Waits until the only group of a stream of `pubsub.redis` has taken everything that is in it; answers its name.
+///
+/// # Panics
+/// If it does not within a minute.
+pub async fn everything_taken(server: &RedisServer, topic: &str) -> String {
+    until("nothing is left to be delivered", async || {
+        let groups = server.command(&["XINFO", "GROUPS", topic]).await;
+        let groups: Vec<HashMap<String, redis::Value>> = from_redis_value(groups).ok()?;
+        let [group] = groups.as_slice() else {
+            return None;
+        };
+        let none = |name: &str| group.get(name) == Some(&redis::Value::Int(0));
+        let name = group.get("name").cloned()?;
+        (none("pending") && none("lag")).then(|| from_redis_value(name).ok())?
+    })
+    .await
 }
