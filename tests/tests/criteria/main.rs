@@ -11,7 +11,7 @@ mod state;
 
 use std::process::ExitCode;
 
-use task_tests::criteria::{Criterion, Outcome};
+use task_tests::criteria::Outcome;
 use task_tests::process::dapr::{Neighbours, self_hosted};
 use task_tests::process::{RedisServer, TaskServer, Watch};
 

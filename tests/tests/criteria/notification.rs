@@ -36,10 +36,7 @@ async fn calls(world: &World) -> Result<String, String> {
     let id = notified(world).await;
     let count = world.neighbours.notified(&id).await;
     let log = world.neighbours.ours.log();
-    let line = log
-        .lines()
-        .filter(|line| line.contains(INVOCATION))
-        .next_back();
+    let line = log.lines().rfind(|line| line.contains(INVOCATION));
     let line = line.ok_or("the sidecar does not log the invocation")?;
     let port = world.neighbours.receiver.address().port();
     holds(count == 1, || {
