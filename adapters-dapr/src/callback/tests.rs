@@ -118,17 +118,22 @@ struct Answered {
 async fn every_route_refuses_a_caller_without_the_app_token() {
     let app = App::new(Intake::Callbacks);
     let (running, script) = app.subscribe(&[Answer::Ack]).await;
-    for (method, path) in [
-        (Method::GET, "/dapr/subscribe"),
-        (Method::GET, "/dapr/config"),
-        (Method::POST, "/events/task-events"),
-    ] {
-        for token in [None, Some(""), Some("hunter"), Some("hunter22")] {
-            let answer = app.call(method.clone(), path, token, b"{}").await;
-            assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{path} {token:?}");
+    for path in CALLBACK_PATHS {
+        let path = path.replace("{topic}", "task-events");
+        let mut taken = 0;
+        for method in [Method::GET, Method::PUT, Method::POST, Method::DELETE] {
+            for token in [None, Some(""), Some("hunter"), Some("hunter22")] {
+                let answer = app.call(method.clone(), &path, token, b"{}").await;
+                let refused = [StatusCode::UNAUTHORIZED, StatusCode::METHOD_NOT_ALLOWED];
+                assert!(
+                    refused.contains(&answer.status),
+                    "{method} {path} {token:?}"
+                );
+            }
+            let answer = app.call(method, &path, Some(TOKEN), b"{}").await;
+            taken += usize::from(answer.status == StatusCode::OK);
         }
-        let answer = app.call(method, path, Some(TOKEN), b"{}").await;
-        assert_eq!(answer.status, StatusCode::OK, "{path}");
+        assert_eq!(taken, 1, "{path} has one method");
     }
     running.stop().await;
     assert_eq!(script.seen.lock().expect("no panic").len(), 1);

@@ -7,6 +7,7 @@
 
 mod component;
 mod control_plane;
+mod neighbours;
 mod options;
 mod service;
 mod sidecar;
@@ -17,6 +18,7 @@ use std::sync::OnceLock;
 
 pub use component::{Component, self_hosted};
 pub use control_plane::{Placement, Scheduler, Sentry};
+pub use neighbours::{API_TOKEN, APP_TOKEN, Neighbours, everything_taken, published};
 pub use options::{App, Names, Protocol, Readiness, SidecarOptions};
 pub use sidecar::Sidecar;
 

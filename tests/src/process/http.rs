@@ -137,21 +137,54 @@ impl Connection {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
         self.buffer.drain(..end);
-        let length = headers
-            .iter()
-            .find(|(name, _)| name == "content-length")
-            .and_then(|(_, value)| value.parse::<usize>().ok());
-        let has_body = !(head || status == 204 || status == 304);
-        let length = if has_body { length.unwrap_or(0) } else { 0 };
-        while self.buffer.len() < length {
-            self.fill().await?;
-        }
-        let body = self.buffer.drain(..length).collect();
+        let value = |wanted: &str| {
+            let found = headers.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.as_str())
+        };
+        let body = if head || status == 204 || status == 304 {
+            Vec::new()
+        } else if value("transfer-encoding") == Some("chunked") {
+            self.read_chunks().await?
+        } else {
+            let length = value("content-length").and_then(|text| text.parse().ok());
+            self.take(length.unwrap_or(0)).await?
+        };
         Ok(Response {
             status,
             headers,
             body,
         })
+    }
+
+    /// A body in pieces, each after its length; the sidecar sends what is long so.
+    async fn read_chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                match find(&self.buffer, b"\r\n") {
+                    Some(end) => break end + 2,
+                    None => self.fill().await?,
+                }
+            };
+            let line = self.take(end).await?;
+            let line = String::from_utf8_lossy(&line);
+            let length = usize::from_str_radix(line.trim_end(), 16);
+            let length =
+                length.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let chunk = self.take(length + 2).await?;
+            if length == 0 {
+                return Ok(body);
+            }
+            body.extend_from_slice(&chunk[..length]);
+        }
+    }
+
+    /// The next bytes, so many.
+    async fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < length {
+            self.fill().await?;
+        }
+        Ok(self.buffer.drain(..length).collect())
     }
 
     async fn fill(&mut self) -> io::Result<()> {

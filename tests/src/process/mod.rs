@@ -11,6 +11,7 @@ mod port;
 pub mod postgres;
 mod python;
 pub mod redis;
+mod sockets;
 mod supervised;
 mod task_server;
 
@@ -22,6 +23,7 @@ pub use port::free_port;
 pub use postgres::PostgresServer;
 pub use python::Python;
 pub use redis::RedisServer;
+pub use sockets::{Sockets, Watch};
 pub use task_server::{
     NotificationService, StartingServer, TaskServer, TaskServerOptions, program,
 };

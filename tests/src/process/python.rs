@@ -55,10 +55,24 @@ impl Python {
     /// # Panics
     /// If it fails or does not end within two minutes; the message has what it wrote.
     pub async fn run(&self, script: &str, arguments: &[&str]) -> String {
+        self.run_with(script, &[], arguments).await
+    }
+
+    /// Runs a script with variables of its environment.
+    ///
+    /// # Panics
+    /// As [`Self::run`] does.
+    pub async fn run_with(
+        &self,
+        script: &str,
+        variables: &[(&str, &str)],
+        arguments: &[&str],
+    ) -> String {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("python");
         let run = Command::new(&self.interpreter)
             .arg(folder.join(script))
             .args(arguments)
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();

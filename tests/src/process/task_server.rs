@@ -80,6 +80,8 @@ pub struct TaskServerOptions {
     pub arguments: Vec<String>,
     /// Words before the program, for example a command that changes its surroundings.
     pub before: Vec<String>,
+    /// The program; [`program`] if absent.
+    pub program: Option<PathBuf>,
 }
 
 impl Default for TaskServerOptions {
@@ -88,6 +90,7 @@ impl Default for TaskServerOptions {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             arguments: Vec::new(),
             before: Vec::new(),
+            program: None,
         }
     }
 }
@@ -138,7 +141,8 @@ impl TaskServer {
     #[must_use]
     pub fn begin(data: &Path, options: &TaskServerOptions) -> StartingServer {
         let mut words = options.before.clone();
-        words.push(program().display().to_string());
+        let program = options.program.as_deref().unwrap_or_else(|| program());
+        words.push(program.display().to_string());
         words.extend(["serve", "--listen"].map(str::to_owned));
         words.push(options.listen.to_string());
         words.push("--data-dir".to_owned());
