@@ -124,7 +124,7 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // Only where a committed offset exists no more: then what is left is all that can be had.
+        // Only where an offset exists no more: then what is left is all that can be had.
         .set("auto.offset.reset", "earliest")
         // What Dapr's component does; members of one group have to agree.
         .set("partition.assignment.strategy", "range")
@@ -133,6 +133,21 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
         .set("statistics.interval.ms", ms(LOOK_EVERY))
         .set("max.poll.interval.ms", ms(MAX_POLL_INTERVAL))
         .set("queued.max.messages.kbytes", MAX_READ_AHEAD_KB.to_string());
+    client
+}
+
+/// Looks single records up, and is no member of its group.
+pub(super) fn log_reader(config: &KafkaConfig, group: &str) -> ClientConfig {
+    let mut client = common(config);
+    client
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        // A log may be cut off between two questions; then anything but the record is an answer.
+        .set("auto.offset.reset", "earliest")
+        // At least one batch comes all the same.
+        .set("fetch.message.max.bytes", "1");
     client
 }
 

@@ -27,6 +27,7 @@ mod client;
 mod config;
 mod error;
 mod event_bus;
+mod log;
 mod look;
 mod member;
 mod message;
@@ -39,6 +40,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod witness;
 
 pub use config::{KafkaConfig, Mechanism, MissingTopics, Sasl, Transport};
 pub use event_bus::KafkaEventBus;
