@@ -40,6 +40,8 @@ pub(super) struct Partitions {
     topic: Box<str>,
     held: BTreeMap<i32, Partition>,
     turns: u64,
+    /// Whether a log turned out to be another one than that which was read.
+    begins_anew: bool,
     /// What was sent to the brokers and is not answered.
     in_flight: Commit,
 }
@@ -73,6 +75,7 @@ impl Partitions {
     /// Gives all partitions up.
     pub(super) fn release(&mut self) {
         self.held.clear();
+        self.begins_anew = false;
         self.in_flight.clear();
     }
 
@@ -108,6 +111,7 @@ impl Partitions {
             Taken::Finished => return None,
             Taken::BegunAnew => {
                 warn_of_another_log(&self.topic, partition, before, offset);
+                self.begins_anew = true;
                 held.turn = anew;
                 held.bytes = 0;
                 0
@@ -137,33 +141,28 @@ impl Partitions {
         held.any(|held| held.offsets.claim().has_more_to_prove())
     }
 
-    /// Judges what a partition said of its log; another one is begun, and the answer says so.
-    pub(super) fn judge(
-        &mut self,
-        partition: i32,
-        (turn, claim): &(u64, Claim),
-        log: &Look,
-    ) -> bool {
+    /// Whether a log turned out to be another one than that which was read.
+    pub(super) fn begins_anew(&self) -> bool {
+        self.begins_anew
+    }
+
+    /// Judges what a partition said of its log; another one is begun.
+    pub(super) fn judge(&mut self, partition: i32, (turn, claim): &(u64, Claim), log: &Look) {
         let anew = self.next_turn();
-        let Some(held) = self.held.get_mut(&partition) else {
-            return false;
+        let held = self.held.get_mut(&partition);
+        let Some(held) = held.filter(|held| held.turn == *turn) else {
+            return;
         };
-        if held.turn != *turn {
-            return false;
-        }
         match claim.holds(log) {
             // Retention took the record since the last look; no new log has any so soon.
-            Verdict::Same | Verdict::Unknown => {
-                held.offsets.proven(claim);
-                return false;
-            }
+            Verdict::Same | Verdict::Unknown => return held.offsets.proven(claim),
             Verdict::Other => {}
         }
         warn_of_another_log(&self.topic, partition, held.offsets.committable(), log.low);
         held.turn = anew;
         held.bytes = 0;
         held.offsets = Offsets::beginning_at(log.low);
-        true
+        self.begins_anew = true;
     }
 
     /// Whether an event's partition is not ours any more.
@@ -350,13 +349,12 @@ mod tests {
             there: Some(witness(1)),
             oldest: None,
         };
-        assert!(partitions.judge(3, &claims[&3], &other));
+        partitions.judge(3, &claims[&3], &other);
+        assert!(partitions.begins_anew());
         assert!(partitions.is_gone(&old));
         assert_eq!(partitions.begin_commit()[&3], (0, "t1:@0".to_owned()));
-        take(&mut partitions, 0);
-        assert!(
-            !partitions.judge(3, &claims[&3], &other),
-            "it was judged before"
-        );
+        let new = take(&mut partitions, 0);
+        partitions.judge(3, &claims[&3], &other);
+        assert!(!partitions.is_gone(&new), "it was judged before");
     }
 }

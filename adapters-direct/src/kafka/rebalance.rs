@@ -96,40 +96,23 @@ impl Subscriber {
             .spawn_blocking(move || search.look(&claims).map(|logs| (claims, logs)));
     }
 
-    /// Notes what was found, and whether a log is another one than that which was read.
-    fn looked(&mut self, looked: Result<Looked, JoinError>) -> bool {
+    /// Notes what was found.
+    pub(super) fn looked(&mut self, looked: Result<Looked, JoinError>) {
         let (claims, logs) = match looked {
             Ok(Ok(looked)) => looked,
-            Ok(Err(failure)) => {
-                self.hindered(failure);
-                return false;
-            }
-            Err(error) => {
-                tracing::error!(%error, "kafka call failed");
-                return false;
-            }
+            Ok(Err(failure)) => return self.hindered(failure),
+            Err(error) => return tracing::error!(%error, "kafka call failed"),
         };
-        let mut is_another = false;
         for (partition, log) in logs {
             if let Some(claim) = claims.get(&partition) {
-                is_another |= self.partitions.judge(partition, claim, &log);
+                self.partitions.judge(partition, claim, &log);
             }
-        }
-        is_another
-    }
-
-    /// Begins anew with logs that are others than those which were read.
-    pub(super) async fn go_on_after(&mut self, looked: Result<Looked, JoinError>) {
-        if self.looked(looked)
-            && let Err(failure) = self.begin_anew().await
-        {
-            self.hindered(failure);
         }
     }
 
     /// Goes on as another member. What librdkafka knows of a topic it keeps, also when it is made again:
     /// it may wait for ever for the leaders that the old one had, and for its partitions.
-    async fn begin_anew(&mut self) -> Result<(), Failure> {
+    pub(super) async fn begin_anew(&mut self) -> Result<(), Failure> {
         let (topic, group) = (&self.subscription.topic, &self.subscription.group);
         let member = Member::new(
             self.config(),

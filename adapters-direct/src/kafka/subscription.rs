@@ -137,13 +137,18 @@ impl Subscriber {
             if let Some(event) = self.pending.take() {
                 self.answer(event, &mut stop).await;
             }
+            if self.partitions.begins_anew()
+                && let Err(failure) = self.begin_anew().await
+            {
+                self.hindered(failure);
+            }
             tokio::select! {
                 () = stop.raised() => break,
                 message = Message::receive(&self.member.consumer) => self.read(message),
                 Some(event) = self.member.events.recv() => self.note(event),
                 Some(handled) = self.dispatcher.next() => self.settle(handled),
                 Some(buried) = self.burials.join_next() => self.buried(buried),
-                Some(looked) = self.looks.join_next() => self.go_on_after(looked).await,
+                Some(looked) = self.looks.join_next() => self.looked(looked),
                 _ = commits.tick() => {
                     self.commit();
                     self.relieved();

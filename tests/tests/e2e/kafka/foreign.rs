@@ -109,7 +109,7 @@ async fn a_message_without_a_key_is_delivered_and_a_tombstone_is_passed_over() {
     let bus = bus(broker);
     let (handler, mut heard) = telling(|delivery| match &*delivery.payload {
         b"last" => Answer::Ack,
-        _ => Answer::Drop,
+        _ => Answer::dropped("bad"),
     });
     let running = bus.subscribe(subscription("odd", "g"), handler).await;
     let mut keys = Vec::new();
