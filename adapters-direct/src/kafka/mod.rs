@@ -30,6 +30,7 @@ mod event_bus;
 mod log;
 mod look;
 mod member;
+mod membership;
 mod message;
 mod offsets;
 mod partitions;

@@ -4,6 +4,9 @@
 //! a mark is ours, and it begins with the oldest event in a partition that it has not committed: that
 //! one was added later, and everything in it was published after the group had subscribed.
 //!
+//! A group of ours whose topic was deleted has no positions any more. By its note, see `membership.rs`, it
+//! is known again and begins with the oldest event everywhere.
+//!
 //! A group without a mark belongs to somebody else, who committed what it had read. We take it over as it
 //! stands, and where it stands nowhere we begin as a new group does: its oldest events are history.
 //!
@@ -22,7 +25,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
-use task_core::ports::{Group, StartAt};
+use task_core::ports::{Group, StartAt, Subscription};
 
 use super::KafkaConfig;
 use super::client::{self, Voice};
@@ -30,6 +33,7 @@ use super::error::Failure;
 use super::event_bus::Brokers;
 use super::log::LogReader;
 use super::member::{Commit, GroupConsumer, list};
+use super::membership::Membership;
 use super::offsets::{MARK, MAX_METADATA_BYTES, Offsets};
 use super::partitions::{Claims, warn_of_another_log};
 use super::topics::Partitions;
@@ -71,15 +75,22 @@ pub(super) struct Search {
     voice: Voice,
     topic: String,
     group: String,
+    membership: Membership,
 }
 
 impl Search {
-    pub(super) fn new(brokers: &Brokers, topic: &str, group: &str) -> Self {
+    pub(super) fn new(brokers: &Brokers, subscription: &Subscription) -> Self {
+        let topic = subscription.topic.as_str();
         Self {
+            membership: Membership {
+                topic: topic.to_owned(),
+                dead_letter: subscription.dead_letter.to_string(),
+                limit: brokers.config.request_timeout,
+            },
             config: brokers.config.clone(),
             voice: brokers.voice().clone(),
             topic: topic.to_owned(),
-            group: group.to_owned(),
+            group: subscription.group.to_string(),
         }
     }
 
@@ -100,6 +111,18 @@ impl Search {
         if committed.is_ours() {
             return Ok(Standing::Known);
         }
+        let start = match self.membership.is_noted(consumer) {
+            true => {
+                let (topic, group) = (&self.topic, &self.group);
+                tracing::warn!(
+                    topic,
+                    group,
+                    "positions are gone, the topic is read from its beginning"
+                );
+                &StartAt::Beginning
+            }
+            false => start,
+        };
         let begin = self.begin(&all, &committed.positions, start)?;
         let standing = |begin: Positions| match begin.is_empty() {
             true => Standing::Known,
@@ -151,6 +174,7 @@ impl Search {
         let mut given = positions;
         given.extend(new);
         given.retain(|partition, _| partitions.contains(partition));
+        self.membership.note_down(consumer);
         for partition in self.begin_in_other_logs(&mut given)? {
             ours.remove(&partition);
         }

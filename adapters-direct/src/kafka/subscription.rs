@@ -95,7 +95,7 @@ impl Subscriber {
         let group = subscription.group.as_str();
         let member = Member::new(&brokers.config, brokers.voice(), group, topic)?;
         let partitions = brokers.topics.partitions(topic).await?;
-        let search = Search::new(&brokers, topic, group);
+        let search = Search::new(&brokers, &subscription);
         let standing = settle(&member, &search, partitions, &subscription.start).await?;
         member.join()?;
         let (begin, joined, waits) = match standing {

@@ -155,6 +155,35 @@ async fn a_position_that_has_outlived_its_log_passes_over_nothing() {
 }
 
 #[tokio::test]
+async fn a_topic_that_is_made_again_while_nobody_runs_is_read_from_its_beginning() {
+    let logs = Logs::collect();
+    let broker = KafkaBroker::shared().await;
+    let ours = topics(broker, "forgotten", 2).await;
+    let beside = Subscription {
+        topic: Topic::new("forgotten-2"),
+        ..ours.clone()
+    };
+    broker.create_topic("forgotten-2", 1).await;
+    for ours in [&ours, &beside] {
+        session(broker, ours, "old", 5).await;
+    }
+    for ours in [&ours, &beside] {
+        let topic = ours.topic.as_str();
+        recreate(broker, topic, 2).await;
+        let bus = bus(broker);
+        publish(&bus, &ours.topic, "new", 10).await;
+        let (handler, mut heard) = telling(|_| Answer::Ack);
+        let running = bus.subscribe(ours.clone(), handler).await.unwrap();
+        all(&mut heard, "new", 10).await;
+        running.stop().await;
+        let said = "positions are gone";
+        let lines = logs.with(&["WARN", said, &format!("topic=\"{topic}\"")]);
+        assert_eq!(lines.len(), 1, "{lines:#?}");
+        session(broker, ours, "newer", 3).await;
+    }
+}
+
+#[tokio::test]
 async fn a_position_beyond_the_end_of_its_log_begins_anew_whoever_has_committed_it() {
     let logs = Logs::collect();
     let broker = KafkaBroker::shared().await;
