@@ -21,14 +21,14 @@ use crate::logs::Logs;
 
 /// What lies in a dead-letter topic.
 #[derive(Debug)]
-struct Dead {
+pub(super) struct Dead {
     key: Option<String>,
     payload: Vec<u8>,
     headers: Vec<(String, String)>,
 }
 
 impl Dead {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         let mut named = self.headers.iter().filter(|(key, _)| key == name);
         let value = named.next().map_or("missing", |(_, value)| value);
         assert!(named.next().is_none(), "{name} twice: {self:?}");
@@ -41,7 +41,7 @@ impl Dead {
 }
 
 /// Reads so many messages of a topic with a client that shows everything.
-async fn dead_letters(broker: &KafkaBroker, topic: &str, count: usize) -> Vec<Dead> {
+pub(super) async fn dead_letters(broker: &KafkaBroker, topic: &str, count: usize) -> Vec<Dead> {
     let consumer: StreamConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap())
         .set("group.id", format!("{topic}-reader"))
