@@ -32,6 +32,13 @@ impl Trouble {
         None
     }
 
+    /// How long ago it failed last; `None` if it works.
+    #[cfg(feature = "kafka")]
+    pub(crate) fn since(&self, now: Instant) -> Option<Duration> {
+        let last = self.lock().last;
+        last.map(|last| now.saturating_duration_since(last))
+    }
+
     /// Ends the episode if nothing has failed for so long; answers how long it was, once that is worth a line.
     pub(crate) fn over(&self, now: Instant, quiet: Duration) -> Option<Duration> {
         let mut noted = self.lock();

@@ -20,7 +20,7 @@ use futures_util::future::{Either, select};
 use tokio::task::{JoinSet, consume_budget};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::ports::{Answer, Delivery, EventHandler, Redelivery, Subscription};
+use crate::ports::{Answer, Delivery, DropReason, EventHandler, Redelivery, Subscription};
 
 /// What became of a delivery; `P` is the bus's own place of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,22 +50,20 @@ pub enum Handled<P> {
     },
 }
 
-/// Why a delivery is a dead letter.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a delivery is a dead letter, as it says itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeadReason {
-    /// The handler dropped it.
-    Dropped,
+    /// The handler dropped it, for this reason.
+    Dropped(DropReason),
     /// The handler wanted it again, and it has had all its deliveries.
     Exhausted,
 }
 
-impl DeadReason {
-    /// The words that a dead letter carries.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
+impl fmt::Display for DeadReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Dropped => "dropped",
-            Self::Exhausted => "deliveries exhausted",
+            Self::Dropped(reason) => write!(f, "dropped: {reason}"),
+            Self::Exhausted => f.write_str("deliveries exhausted"),
         }
     }
 }
@@ -274,23 +272,24 @@ impl<P: Clone + Send + 'static> Dispatcher<P> {
                 let pause = pause.max(first_pause).min(longest_pause);
                 self.again(in_hand, pause)
             }
-            Answer::Retry | Answer::Drop => {
-                let delivery = in_hand.delivery;
-                let reason = match answer {
-                    Answer::Drop => DeadReason::Dropped,
-                    Answer::Ack | Answer::Retry | Answer::Postpone(_) => DeadReason::Exhausted,
-                };
-                self.release(&delivery.key);
-                tracing::warn!(
-                    topic = %delivery.topic, key = %delivery.key, deliveries, reason = reason.as_str(),
-                    "event is a dead letter"
-                );
-                Handled::Dead {
-                    place,
-                    delivery,
-                    reason,
-                }
-            }
+            Answer::Retry => self.dead(in_hand, DeadReason::Exhausted),
+            Answer::Drop(reason) => self.dead(in_hand, DeadReason::Dropped(reason)),
+        }
+    }
+
+    fn dead(&mut self, in_hand: InHand<P>, reason: DeadReason) -> Handled<P> {
+        let InHand {
+            place, delivery, ..
+        } = in_hand;
+        self.release(&delivery.key);
+        tracing::warn!(
+            topic = %delivery.topic, key = %delivery.key, deliveries = delivery.attempt, %reason,
+            "event is a dead letter"
+        );
+        Handled::Dead {
+            place,
+            delivery,
+            reason,
         }
     }
 

@@ -253,7 +253,7 @@ async fn an_event_beyond_every_limit_is_dropped() {
 #[tokio::test]
 async fn an_event_is_not_done_with_before_its_dead_letter_is_published() {
     let app = App::new(Intake::Callbacks);
-    let (running, script) = app.subscribe(&[Answer::Drop]).await;
+    let (running, script) = app.subscribe(&[Answer::dropped("bad")]).await;
     let stopping = async {
         while script.seen.lock().expect("no panic").is_empty() {
             tokio::task::yield_now().await;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use task_core::background::Stop;
+use task_core::dispatch::DeadReason;
 use task_core::ports::{Answer, Delivery, EventHandler, Topic};
 use tokio::time::sleep;
 
@@ -37,8 +38,10 @@ impl EventHandler for Undertaker {
             Answer::Retry
         });
         match answer {
-            Answer::Drop => self.bury(delivery).await,
-            Answer::Retry if delivery.attempt >= self.max_deliveries => self.bury(delivery).await,
+            Answer::Drop(reason) => self.bury(delivery, DeadReason::Dropped(reason)).await,
+            Answer::Retry if delivery.attempt >= self.max_deliveries => {
+                self.bury(delivery, DeadReason::Exhausted).await
+            }
             Answer::Ack | Answer::Retry | Answer::Postpone(_) => answer,
         }
     }
@@ -46,7 +49,7 @@ impl EventHandler for Undertaker {
 
 impl Undertaker {
     /// Tries until it is done, or until the subscription stops: then the event comes again.
-    async fn bury(&self, delivery: &Delivery) -> Answer {
+    async fn bury(&self, delivery: &Delivery, reason: DeadReason) -> Answer {
         let event = delivery.clone().into_event(self.dead_letter.clone());
         let mut stop = self.stop.clone();
         while let Err(failure) = self.publisher.publish(&event).await {
@@ -57,7 +60,7 @@ impl Undertaker {
             }
         }
         tracing::warn!(
-            topic = %delivery.topic, key = %delivery.key, deliveries = delivery.attempt,
+            topic = %delivery.topic, key = %delivery.key, deliveries = delivery.attempt, %reason,
             "event is a dead letter"
         );
         Answer::Ack

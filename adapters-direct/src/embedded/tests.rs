@@ -375,7 +375,7 @@ async fn an_event_is_finished_and_its_dead_letter_written_or_neither() {
         let wanted = subscription(Duration::from_millis(1));
         {
             let bus = directory.open().event_bus();
-            let drops = Handler::answering(Answer::Drop);
+            let drops = Handler::answering(Answer::dropped("bad"));
             let running = bus.subscribe(wanted.clone(), drops.clone()).await.unwrap();
             bus.publish(&slow("a")).await.unwrap();
             drops.hears(1).await;
@@ -390,7 +390,7 @@ async fn an_event_is_finished_and_its_dead_letter_written_or_neither() {
         let sabotage = directory.foreign();
         sabotage.execute_batch("DROP TRIGGER stuck").unwrap();
         let bus = directory.open().event_bus();
-        let drops = Handler::answering(Answer::Drop);
+        let drops = Handler::answering(Answer::dropped("bad"));
         drops.slow.add_permits(1);
         let running = bus.subscribe(wanted, drops.clone()).await.unwrap();
         drops.hears(1).await;

@@ -146,7 +146,7 @@ impl Letter {
             topic: self.topic.as_str(),
             key: self.key(),
             payload: &self.delivery.payload,
-            headers: Some(self.own_headers(&headers, self.reason.as_str())),
+            headers: Some(self.own_headers(&headers, &self.reason.to_string())),
         }
     }
 

@@ -1,7 +1,7 @@
 //! How librdkafka is configured, and where its voice goes.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::client::ClientContext;
@@ -9,6 +9,7 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerContext;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::statistics::Statistics;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::KafkaConfig;
@@ -124,7 +125,7 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
         .set("group.id", group)
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
-        // Only where a committed offset exists no more: then what is left is all that can be had.
+        // Only where an offset exists no more: then what is left is all that can be had.
         .set("auto.offset.reset", "earliest")
         // What Dapr's component does; members of one group have to agree.
         .set("partition.assignment.strategy", "range")
@@ -133,6 +134,21 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
         .set("statistics.interval.ms", ms(LOOK_EVERY))
         .set("max.poll.interval.ms", ms(MAX_POLL_INTERVAL))
         .set("queued.max.messages.kbytes", MAX_READ_AHEAD_KB.to_string());
+    client
+}
+
+/// Looks single records up, and is no member of its group.
+pub(super) fn log_reader(config: &KafkaConfig, group: &str) -> ClientConfig {
+    let mut client = common(config);
+    client
+        .set("group.id", group)
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("enable.partition.eof", "true")
+        // A log may be cut off between two questions; then anything but the record is an answer.
+        .set("auto.offset.reset", "earliest")
+        // At least one batch comes all the same.
+        .set("fetch.message.max.bytes", "1");
     client
 }
 
@@ -149,7 +165,10 @@ fn ms(duration: Duration) -> String {
 #[derive(Debug, Clone)]
 pub(super) struct Voice {
     client: Arc<str>,
-    refused: Arc<Mutex<Option<String>>>,
+    /// Why the brokers refused us, if that is the last that was heard of them.
+    refused: watch::Sender<Option<String>>,
+    /// How we say who we are, as the configuration calls it.
+    login: Arc<str>,
     outage: Arc<Trouble>,
 }
 
@@ -157,28 +176,43 @@ impl Voice {
     pub(super) fn new(config: &KafkaConfig) -> Self {
         Self {
             client: config.client_id.as_str().into(),
-            refused: Arc::default(),
+            refused: watch::Sender::default(),
+            login: login(config).into(),
             outage: Arc::default(),
         }
     }
 
     /// Why the brokers refused us, if that is the last that was heard of them.
     pub(super) fn refused(&self) -> Option<String> {
-        let refused = self.refused.lock();
-        refused.unwrap_or_else(PoisonError::into_inner).clone()
+        self.refused.borrow().clone()
+    }
+
+    /// Waits until the brokers refuse us once more.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    pub(super) async fn refusal(&self) -> String {
+        let mut refused = self.refused.subscribe();
+        loop {
+            // The sender is ours, so that there is always another change to wait for.
+            let _ = refused.changed().await;
+            if let Some(reason) = refused.borrow_and_update().clone() {
+                return reason;
+            }
+        }
     }
 
     /// A broker has answered: it refuses us no more.
     pub(super) fn accepted(&self) {
-        let refused = self.refused.lock();
-        *refused.unwrap_or_else(PoisonError::into_inner) = None;
+        self.refused
+            .send_if_modified(|refused| refused.take().is_some());
     }
 
     pub(super) fn note(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         use RDKafkaErrorCode::{Authentication, SSL, SaslAuthenticationFailed};
         if matches!(code, Some(Authentication | SSL | SaslAuthenticationFailed)) {
-            let refused = self.refused.lock();
-            *refused.unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+            let reason = format!("check {}: {reason}", self.login);
+            self.refused.send_replace(Some(reason));
         }
     }
 
@@ -211,22 +245,42 @@ impl Voice {
     }
 
     /// Looks at a client's connections, and says when an outage is over.
-    pub(super) fn look<'a>(&self, states: impl Iterator<Item = &'a str>) {
-        if !all_answer(states) {
+    pub(super) fn look<'a>(&self, states: impl Iterator<Item = (&'a str, Duration)>) {
+        let now = Instant::now();
+        let Some(since) = self.outage.since(now) else {
+            return;
+        };
+        if !all_answer(states, since) {
             return;
         }
-        if let Some(lasted) = self.outage.over(Instant::now(), QUIET) {
+        if let Some(lasted) = self.outage.over(now, QUIET) {
             let lasted_ms = lasted.as_millis();
             tracing::info!(client = &*self.client, lasted_ms, "kafka answers again");
         }
     }
 }
 
-/// Whether a broker is connected and none is waited for: one that is not needed rests.
-fn all_answer<'a>(mut states: impl Iterator<Item = &'a str>) -> bool {
+/// What the configuration says of who we are, and of whom we trust.
+fn login(config: &KafkaConfig) -> String {
+    let sasl = match &config.sasl {
+        Some(Sasl { mechanism, .. }) => {
+            let mechanism = mechanism.as_str();
+            format!("sasl.user, sasl.password and sasl.mechanism {mechanism}")
+        }
+        None => "sasl, of which there is none".to_owned(),
+    };
+    match config.transport {
+        Transport::Plaintext => sasl,
+        Transport::Tls { .. } => format!("{sasl}, and transport.ca_file"),
+    }
+}
+
+/// Whether a broker has said something for less than this time, and none is waited for: one that is not
+/// needed rests. A connection alone says nothing, it outlives the first minutes of a broker that hangs.
+fn all_answer<'a>(mut brokers: impl Iterator<Item = (&'a str, Duration)>, since: Duration) -> bool {
     let mut has_one = false;
-    states.all(|state| {
-        has_one |= matches!(state, "UP" | "UPDATE");
+    brokers.all(|(state, silent)| {
+        has_one |= matches!(state, "UP" | "UPDATE") && silent < since;
         matches!(state, "UP" | "UPDATE" | "INIT" | "DOWN")
     }) && has_one
 }
@@ -238,7 +292,12 @@ impl ClientContext for Voice {
 
     fn stats(&self, statistics: Statistics) {
         let brokers = statistics.brokers.values();
-        self.look(brokers.map(|broker| broker.state.as_str()));
+        self.look(brokers.map(|broker| {
+            let silent = u64::try_from(broker.rxidle).map(Duration::from_micros);
+            // It has never said anything.
+            let silent = silent.unwrap_or(Duration::MAX);
+            (broker.state.as_str(), silent)
+        }));
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -258,16 +317,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_outage_is_over_when_one_broker_is_connected_and_none_is_waited_for() {
-        for (states, expected) in [
-            (&["UP"][..], true),
-            (&["UP", "DOWN", "INIT"], true),
-            (&["UP", "TRY_CONNECT"], false),
-            (&["UP", "APIVERSION_QUERY"], false),
-            (&["DOWN"], false),
+    fn an_outage_is_over_when_one_broker_has_answered_since_and_none_is_waited_for() {
+        for (brokers, expected) in [
+            (&[("UP", 2)][..], true),
+            (&[("UP", 2), ("DOWN", 9), ("INIT", 9)], true),
+            (&[("UP", 2), ("UP", 9)], true),
+            (&[("UP", 3)], false),
+            (&[("UP", 2), ("TRY_CONNECT", 9)], false),
+            (&[("UP", 2), ("APIVERSION_QUERY", 9)], false),
+            (&[("DOWN", 2)], false),
             (&[], false),
         ] {
-            assert_eq!(all_answer(states.iter().copied()), expected, "{states:?}");
+            let seconds = Duration::from_secs;
+            let all = brokers
+                .iter()
+                .map(|&(state, silent)| (state, seconds(silent)));
+            assert_eq!(all_answer(all, seconds(3)), expected, "{brokers:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ use tokio::task::spawn_blocking;
 use super::KafkaConfig;
 use super::client::{self, Voice};
 use super::error::Failure;
-use super::offsets::{MARK, Offsets};
+use super::offsets::Offsets;
 
 /// Events that wait: one rebalance and one commit are under way at most.
 const MAX_EVENTS: usize = 64;
@@ -166,19 +166,20 @@ impl Drop for Member {
     }
 }
 
-/// Commits and waits. librdkafka tells of a request only whether all of it has failed, so each
-/// partition whose metadata the brokers may refuse has a request of its own.
+/// Commits and waits. librdkafka tells of a request only whether all of it has failed, so those have
+/// one together whose metadata are equally long: the brokers refuse them all for that, or none.
 fn commit_each(
     consumer: &GroupConsumer,
     topic: &str,
     commit: Commit,
 ) -> Vec<(i32, Result<(), RDKafkaErrorCode>)> {
-    let (plain, others): (Commit, Commit) = commit
-        .into_iter()
-        .partition(|(_, (_, metadata))| metadata.len() <= MARK.len());
-    let others = others.into_iter().map(|one| Commit::from([one]));
+    let mut by_length: BTreeMap<usize, Commit> = BTreeMap::new();
+    for (partition, (offset, metadata)) in commit {
+        let part = by_length.entry(metadata.len()).or_default();
+        part.insert(partition, (offset, metadata));
+    }
     let mut results = Vec::new();
-    for part in others.chain([plain]).filter(|part| !part.is_empty()) {
+    for part in by_length.into_values() {
         let done = list(topic, &part).and_then(|list| consumer.commit(&list, CommitMode::Sync));
         let done = done.map_err(|error| {
             let code = error.rdkafka_error_code();

@@ -10,12 +10,14 @@ use task_core::ports::{Delivery, Topic};
 
 use super::member::GroupConsumer;
 use super::partitions::Place;
+use super::witness::Witness;
 
 /// One message of the log.
 #[derive(Debug)]
 pub(super) struct Message {
     pub(super) partition: i32,
-    pub(super) offset: i64,
+    /// Its offset, and by what it is known again.
+    pub(super) witness: Witness,
     key: Option<Vec<u8>>,
     /// `None` is a tombstone: the mark of a compacted topic that a key is gone.
     payload: Option<Bytes>,
@@ -48,7 +50,7 @@ impl Message {
     fn copy(message: &BorrowedMessage<'_>) -> Self {
         Self {
             partition: message.partition(),
-            offset: message.offset(),
+            witness: Witness::of(message),
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().map(Bytes::copy_from_slice),
             headers: message.headers().map(|headers| headers.detach()),
@@ -93,7 +95,11 @@ mod tests {
     fn message(key: Option<&[u8]>, payload: Option<&'static [u8]>) -> Message {
         Message {
             partition: 0,
-            offset: 0,
+            witness: Witness {
+                offset: 0,
+                time_ms: 0,
+                digest: 0,
+            },
             key: key.map(<[u8]>::to_vec),
             payload: payload.map(Bytes::from_static),
             headers: None,

@@ -17,7 +17,8 @@
 //! brokers, and new when it comes back.
 //!
 //! Positions of a group are fixed for all partitions when it begins, and carry a mark by which it is known
-//! as ours, see `positions.rs`. A dead letter says in headers why it is one, see `burial.rs`.
+//! as ours, see `positions.rs`. They belong to one log: where a topic is deleted and made again, the new
+//! log is read from its beginning, see `witness.rs` and `membership.rs`. A dead letter says in headers why it is one, see `burial.rs`.
 //!
 //! *Source:* <https://kafka.apache.org/documentation/>; components-contrib v1.18.4
 //! `common/component/kafka/{producer,consumer,partitioner}.go`; librdkafka 2.12 `CONFIGURATION.md`.
@@ -27,8 +28,10 @@ mod client;
 mod config;
 mod error;
 mod event_bus;
+mod log;
 mod look;
 mod member;
+mod membership;
 mod message;
 mod offsets;
 mod partitions;
@@ -39,6 +42,7 @@ mod subscription;
 #[cfg(test)]
 mod tests;
 mod topics;
+mod witness;
 
 pub use config::{KafkaConfig, Mechanism, MissingTopics, Sasl, Transport};
 pub use event_bus::KafkaEventBus;

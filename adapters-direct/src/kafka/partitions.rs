@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::member::Commit;
-use super::offsets::{MARK, MAX_METADATA_BYTES, Offsets, Taken};
+use super::offsets::{Claim, MARK, MAX_METADATA_BYTES, Offsets, PLAIN_METADATA_BYTES, Taken};
 use super::positions::Positions;
+use super::witness::{Look, Verdict, Witness};
 
 /// Where an event in hand comes from.
 #[derive(Debug, Clone)]
@@ -14,7 +15,11 @@ pub(super) struct Place {
     /// Whose turn with the partition it was taken in; an answer of an earlier one counts nothing.
     turn: u64,
     bytes: usize,
+    witness: Witness,
 }
+
+/// What partitions say of their logs, with the turns in which they do.
+pub(super) type Claims = BTreeMap<i32, (u64, Claim)>;
 
 /// One partition while it is ours.
 #[derive(Debug)]
@@ -32,13 +37,24 @@ struct Partition {
 /// All partitions that a member has.
 #[derive(Debug, Default)]
 pub(super) struct Partitions {
+    topic: Box<str>,
     held: BTreeMap<i32, Partition>,
     turns: u64,
+    /// Whether a log turned out to be another one than that which was read.
+    begins_anew: bool,
     /// What was sent to the brokers and is not answered.
     in_flight: Commit,
 }
 
 impl Partitions {
+    /// None yet of this topic.
+    pub(super) fn of(topic: &str) -> Self {
+        Self {
+            topic: topic.into(),
+            ..Self::default()
+        }
+    }
+
     /// Takes over partitions; `known` are those whose offsets are committed already.
     pub(super) fn take_over(&mut self, positions: Positions, known: impl Fn(i32) -> bool) {
         self.release();
@@ -59,6 +75,7 @@ impl Partitions {
     /// Gives all partitions up.
     pub(super) fn release(&mut self) {
         self.held.clear();
+        self.begins_anew = false;
         self.in_flight.clear();
     }
 
@@ -82,20 +99,19 @@ impl Partitions {
     pub(super) fn take(
         &mut self,
         partition: i32,
-        offset: i64,
+        witness: Witness,
         bytes: usize,
     ) -> Option<(Place, u32)> {
+        let offset = witness.offset;
         let anew = self.next_turn();
         let held = self.held.get_mut(&partition)?;
+        let before = held.offsets.committable();
         let deliveries = match held.offsets.take(offset) {
             Taken::New(deliveries) => deliveries,
             Taken::Finished => return None,
             Taken::BegunAnew => {
-                tracing::warn!(
-                    partition,
-                    offset,
-                    "the log begins anew, and so does the group"
-                );
+                warn_of_another_log(&self.topic, partition, before, offset);
+                self.begins_anew = true;
                 held.turn = anew;
                 held.bytes = 0;
                 0
@@ -107,8 +123,46 @@ impl Partitions {
             offset,
             turn: held.turn,
             bytes,
+            witness,
         };
         Some((place, deliveries))
+    }
+
+    /// What the partitions say of their logs now.
+    pub(super) fn claims(&self) -> Claims {
+        let held = self.held.iter();
+        held.map(|(&partition, held)| (partition, (held.turn, held.offsets.claim())))
+            .collect()
+    }
+
+    /// Whether something was finished since the last look at the logs.
+    pub(super) fn has_more_to_prove(&self) -> bool {
+        let mut held = self.held.values();
+        held.any(|held| held.offsets.claim().has_more_to_prove())
+    }
+
+    /// Whether a log turned out to be another one than that which was read.
+    pub(super) fn begins_anew(&self) -> bool {
+        self.begins_anew
+    }
+
+    /// Judges what a partition said of its log; another one is begun.
+    pub(super) fn judge(&mut self, partition: i32, (turn, claim): &(u64, Claim), log: &Look) {
+        let anew = self.next_turn();
+        let held = self.held.get_mut(&partition);
+        let Some(held) = held.filter(|held| held.turn == *turn) else {
+            return;
+        };
+        match claim.holds(log) {
+            // Retention took the record since the last look; no new log has any so soon.
+            Verdict::Same | Verdict::Unknown => return held.offsets.proven(claim),
+            Verdict::Other => {}
+        }
+        warn_of_another_log(&self.topic, partition, held.offsets.committable(), log.low);
+        held.turn = anew;
+        held.bytes = 0;
+        held.offsets = Offsets::beginning_at(log.low);
+        self.begins_anew = true;
     }
 
     /// Whether an event's partition is not ours any more.
@@ -120,7 +174,7 @@ impl Partitions {
     /// Finishes an event.
     pub(super) fn finish(&mut self, place: &Place) {
         if let Some(held) = self.mine(place) {
-            held.offsets.finish(place.offset);
+            held.offsets.finish(place.witness);
             held.bytes = held.bytes.saturating_sub(place.bytes);
         }
     }
@@ -176,31 +230,50 @@ impl Partitions {
         self.in_flight.remove(&partition);
     }
 
-    /// A partition's metadata is too long for these brokers: from now on it is the mark, or nothing.
+    /// A partition's metadata is too long for these brokers: from now on it has less, or none.
     pub(super) fn shorten_metadata(&mut self, partition: i32) {
         self.refused(partition);
         if let Some(held) = self.held.get_mut(&partition) {
-            held.max_metadata = match held.max_metadata > MARK.len() {
-                true => MARK.len(),
-                false => 0,
-            };
+            let shorter = [PLAIN_METADATA_BYTES, MARK.len()];
+            let mut shorter = shorter.into_iter().filter(|&max| max < held.max_metadata);
+            held.max_metadata = shorter.next().unwrap_or_default();
         }
     }
 }
 
+/// Says that a group begins anew with a partition.
+pub(super) fn warn_of_another_log(topic: &str, partition: i32, position: i64, begins_at: i64) {
+    tracing::warn!(
+        topic,
+        partition,
+        position,
+        begins_at,
+        "the position is not one of this log, which is read from its beginning"
+    );
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::witness::Proof;
     use super::*;
 
     fn holding(partition: i32) -> Partitions {
         let mut partitions = Partitions::default();
-        let positions = Positions::from([(partition, Offsets::starting_at(0))]);
+        let positions = Positions::from([(partition, Offsets::starting_at(0, Proof::Missing))]);
         partitions.take_over(positions, |_| true);
         partitions
     }
 
+    fn witness(offset: i64) -> Witness {
+        Witness {
+            offset,
+            time_ms: 1_000 + offset,
+            digest: 7,
+        }
+    }
+
     fn take(partitions: &mut Partitions, offset: i64) -> Place {
-        let (place, _) = partitions.take(3, offset, 10).expect("it is new");
+        let (place, _) = partitions.take(3, witness(offset), 10).expect("it is new");
         place
     }
 
@@ -208,14 +281,18 @@ mod tests {
     fn an_answer_of_an_earlier_turn_counts_nothing() {
         let mut partitions = holding(3);
         let old = take(&mut partitions, 0);
-        partitions.take_over(Positions::from([(3, Offsets::starting_at(0))]), |_| true);
+        partitions.take_over(
+            Positions::from([(3, Offsets::starting_at(0, Proof::Missing))]),
+            |_| true,
+        );
         let new = take(&mut partitions, 0);
         assert!(partitions.is_gone(&old) && !partitions.is_gone(&new));
         partitions.finish(&old);
         assert!(partitions.begin_commit().is_empty());
         assert_eq!(partitions.bytes(), 10);
         partitions.finish(&new);
-        assert_eq!(partitions.begin_commit()[&3], (1, MARK.to_owned()));
+        let proof = Proof::Record(witness(0));
+        assert_eq!(partitions.begin_commit()[&3], (1, format!("t1:@{proof}")));
         assert_eq!(partitions.bytes(), 0);
     }
 
@@ -240,8 +317,11 @@ mod tests {
         take(&mut partitions, 0);
         let second = take(&mut partitions, 1);
         partitions.finish(&second);
-        assert_eq!(partitions.begin_commit()[&3], (0, "t1:2;0".to_owned()));
-        partitions.shorten_metadata(3);
+        let proof = Proof::Record(witness(1));
+        for expected in [format!("t1:2;0@{proof}"), format!("t1:@{proof}")] {
+            assert_eq!(partitions.begin_commit()[&3], (0, expected));
+            partitions.shorten_metadata(3);
+        }
         assert!(partitions.begin_commit().is_empty(), "0 is committed");
         partitions.shorten_metadata(3);
         assert_eq!(partitions.begin_commit()[&3], (0, String::new()));
@@ -250,9 +330,31 @@ mod tests {
     #[test]
     fn new_positions_are_committed_at_once() {
         let mut partitions = Partitions::default();
-        let positions = [1, 2].map(|partition| (partition, Offsets::starting_at(7)));
+        let positions =
+            [1, 2].map(|partition| (partition, Offsets::starting_at(7, Proof::Missing)));
         partitions.take_over(Positions::from(positions), |partition| partition == 1);
         let commit = partitions.begin_commit();
         assert_eq!(*commit, Commit::from([(2, (7, MARK.to_owned()))]));
+    }
+
+    #[test]
+    fn another_log_is_begun_unless_the_partition_has_had_another_turn() {
+        let mut partitions = holding(3);
+        let old = take(&mut partitions, 0);
+        partitions.finish(&old);
+        let claims = partitions.claims();
+        let other = Look {
+            low: 0,
+            end: 9,
+            there: Some(witness(1)),
+            oldest: None,
+        };
+        partitions.judge(3, &claims[&3], &other);
+        assert!(partitions.begins_anew());
+        assert!(partitions.is_gone(&old));
+        assert_eq!(partitions.begin_commit()[&3], (0, "t1:@0".to_owned()));
+        let new = take(&mut partitions, 0);
+        partitions.judge(3, &claims[&3], &other);
+        assert!(!partitions.is_gone(&new), "it was judged before");
     }
 }

@@ -4,6 +4,9 @@
 //! a mark is ours, and it begins with the oldest event in a partition that it has not committed: that
 //! one was added later, and everything in it was published after the group had subscribed.
 //!
+//! A group of ours whose topic was deleted has no positions any more. By its note, see `membership.rs`, it
+//! is known again and begins with the oldest event everywhere.
+//!
 //! A group without a mark belongs to somebody else, who committed what it had read. We take it over as it
 //! stands, and where it stands nowhere we begin as a new group does: its oldest events are history.
 //!
@@ -11,6 +14,10 @@
 //! accept that of a group without members only, so nobody who has joined is moved. Where the group has
 //! members already, on other topics or of somebody else, each member of ours commits all of them when it
 //! has joined.
+//!
+//! A position that is not one of the log, or beyond its end, is given up for the log's beginning: events
+//! may come again, and none is passed over. Members look for that when partitions are assigned, and every
+//! [`LOOK_EVERY`] while they have them; what they commit meanwhile carries the proof of the last look.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -18,15 +25,22 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
-use task_core::ports::{Group, StartAt};
+use task_core::ports::{Group, StartAt, Subscription};
 
 use super::KafkaConfig;
 use super::client::{self, Voice};
 use super::error::Failure;
 use super::event_bus::Brokers;
+use super::log::LogReader;
 use super::member::{Commit, GroupConsumer, list};
+use super::membership::Membership;
 use super::offsets::{MARK, MAX_METADATA_BYTES, Offsets};
+use super::partitions::{Claims, warn_of_another_log};
 use super::topics::Partitions;
+use super::witness::{Look, Verdict};
+
+/// Time between two looks at the logs that a member reads.
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Offsets of a topic, by partition.
 pub(super) type Positions = BTreeMap<i32, Offsets>;
@@ -60,14 +74,23 @@ pub(super) struct Search {
     config: KafkaConfig,
     voice: Voice,
     topic: String,
+    group: String,
+    membership: Membership,
 }
 
 impl Search {
-    pub(super) fn new(brokers: &Brokers, topic: &str) -> Self {
+    pub(super) fn new(brokers: &Brokers, subscription: &Subscription) -> Self {
+        let topic = subscription.topic.as_str();
         Self {
+            membership: Membership {
+                topic: topic.to_owned(),
+                dead_letter: subscription.dead_letter.to_string(),
+                limit: brokers.config.request_timeout,
+            },
             config: brokers.config.clone(),
             voice: brokers.voice().clone(),
             topic: topic.to_owned(),
+            group: subscription.group.to_string(),
         }
     }
 
@@ -88,7 +111,19 @@ impl Search {
         if committed.is_ours() {
             return Ok(Standing::Known);
         }
-        let begin = self.begin(consumer, &all, &committed.positions, start)?;
+        let start = match self.membership.is_noted(consumer) {
+            true => {
+                let (topic, group) = (&self.topic, &self.group);
+                tracing::warn!(
+                    topic,
+                    group,
+                    "positions are gone, the topic is read from its beginning"
+                );
+                &StartAt::Beginning
+            }
+            false => start,
+        };
+        let begin = self.begin(&all, &committed.positions, start)?;
         let standing = |begin: Positions| match begin.is_empty() {
             true => Standing::Known,
             false => Standing::New(begin),
@@ -118,14 +153,17 @@ impl Search {
     ) -> Result<(Positions, BTreeSet<i32>), Failure> {
         let all: BTreeSet<i32> = partitions.iter().chain(begin.keys()).copied().collect();
         let all: Vec<i32> = all.into_iter().collect();
-        let Committed { positions, ours } = self.committed(consumer, &all)?;
+        let Committed {
+            positions,
+            mut ours,
+        } = self.committed(consumer, &all)?;
         let mut new = begin.clone();
         new.retain(|partition, _| !positions.contains_key(partition));
-        for &partition in partitions {
-            if !positions.contains_key(&partition) && !new.contains_key(&partition) {
-                let (oldest, _) = self.ends(consumer, partition)?;
-                new.insert(partition, Offsets::starting_at(oldest));
-            }
+        let is_added =
+            |partition: &&i32| !positions.contains_key(*partition) && !new.contains_key(*partition);
+        let added: Vec<i32> = partitions.iter().filter(is_added).copied().collect();
+        if !added.is_empty() {
+            new.extend(self.read(|log| log.beginnings(&added))?);
         }
         if !new.is_empty()
             && let Err(error) = self.commit(consumer, new.iter())
@@ -136,7 +174,45 @@ impl Search {
         let mut given = positions;
         given.extend(new);
         given.retain(|partition, _| partitions.contains(partition));
+        self.membership.note_down(consumer);
+        for partition in self.begin_in_other_logs(&mut given)? {
+            ours.remove(&partition);
+        }
         Ok((given, ours))
+    }
+
+    /// Looks for what partitions say of their logs.
+    pub(super) fn look(&self, claims: &Claims) -> Result<BTreeMap<i32, Look>, Failure> {
+        let claims = claims.iter();
+        let proofs = claims.map(|(&partition, (_, claim))| (partition, claim.proof));
+        let proofs = proofs.collect();
+        self.read(|log| log.look(&proofs))
+    }
+
+    /// Moves positions that are not of their logs to the beginnings of these; answers which.
+    fn begin_in_other_logs(&self, positions: &mut Positions) -> Result<Vec<i32>, Failure> {
+        let claims = positions.iter();
+        let claims = claims.map(|(&partition, offsets)| (partition, (0, offsets.claim())));
+        let mut moved = Vec::new();
+        for (partition, log) in self.look(&claims.collect())? {
+            let Some(offsets) = positions.get_mut(&partition) else {
+                continue;
+            };
+            match offsets.claim().holds(&log) {
+                Verdict::Same => continue,
+                Verdict::Unknown | Verdict::Other => {}
+            }
+            warn_of_another_log(&self.topic, partition, offsets.committable(), log.low);
+            *offsets = Offsets::beginning_at(log.low);
+            moved.push(partition);
+        }
+        Ok(moved)
+    }
+
+    /// Asks about the logs, with a client that remembers nothing of an older one.
+    fn read<T>(&self, ask: impl FnOnce(&LogReader) -> Result<T, Failure>) -> Result<T, Failure> {
+        let log = LogReader::new(&self.config, &self.voice, &self.group, &self.topic)?;
+        ask(&log)
     }
 
     fn commit<'a>(
@@ -154,13 +230,7 @@ impl Search {
     }
 
     /// Where partitions begin that the group has not committed.
-    fn begin(
-        &self,
-        consumer: &GroupConsumer,
-        all: &[i32],
-        known: &Positions,
-        start: &StartAt,
-    ) -> Result<Positions, Failure> {
+    fn begin(&self, all: &[i32], known: &Positions, start: &StartAt) -> Result<Positions, Failure> {
         let other = match start {
             StartAt::Beginning | StartAt::End => Committed::default(),
             StartAt::Group(other) => self.of_group(other, all)?,
@@ -168,14 +238,14 @@ impl Search {
         let begins_first = *start == StartAt::Beginning || other.is_ours();
         let mut positions = other.positions;
         positions.retain(|partition, _| !known.contains_key(partition));
-        for &partition in all {
-            if known.contains_key(&partition) || positions.contains_key(&partition) {
-                continue;
-            }
-            let (first, end) = self.ends(consumer, partition)?;
-            let offset = if begins_first { first } else { end };
-            positions.insert(partition, Offsets::starting_at(offset));
-        }
+        let is_new = |partition: &&i32| {
+            !known.contains_key(*partition) && !positions.contains_key(*partition)
+        };
+        let new: Vec<i32> = all.iter().filter(is_new).copied().collect();
+        positions.extend(match begins_first {
+            true => self.read(|log| log.beginnings(&new))?,
+            false => self.read(|log| log.ends(&new))?,
+        });
         Ok(positions)
     }
 
@@ -219,12 +289,6 @@ impl Search {
             }
         }
         Ok(committed)
-    }
-
-    /// The first offset that still exists, and the one that comes next.
-    fn ends(&self, consumer: &GroupConsumer, partition: i32) -> Result<(i64, i64), Failure> {
-        let ends = consumer.fetch_watermarks(&self.topic, partition, self.limit());
-        ends.map_err(Failure::Request)
     }
 }
 

@@ -1,18 +1,28 @@
 //! How a subscription takes partitions over, commits, and lets them go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use task_core::background::Stop;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::task::JoinError;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::blocking;
 use super::error::{Failure, port_error};
-use super::member::{Event, Flow, Loss};
+use super::member::{Event, Flow, Loss, Member};
 use super::message::Message;
-use super::positions::{Positions, Search};
+use super::partitions::Claims;
+use super::positions::Positions;
 use super::subscription::{PAUSE_AFTER_ERROR, Subscriber};
+use super::witness::Look;
+
+/// Longest time of the look with which a member leaves.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// What was asked of the logs, and what was found.
+pub(super) type Looked = Result<(Claims, BTreeMap<i32, Look>), Failure>;
 
 impl Subscriber {
     /// Notes what the group has done; what it wants is answered when nothing else is half done.
@@ -75,9 +85,69 @@ impl Subscriber {
         }
     }
 
+    /// Begins to look whether the logs are still those that were read; one look at a time.
+    pub(super) fn look(&mut self) {
+        let claims = self.partitions.claims();
+        if claims.is_empty() || !self.looks.is_empty() {
+            return;
+        }
+        let search = self.search.clone();
+        self.looks
+            .spawn_blocking(move || search.look(&claims).map(|logs| (claims, logs)));
+    }
+
+    /// Notes what was found.
+    pub(super) fn looked(&mut self, looked: Result<Looked, JoinError>) {
+        let (claims, logs) = match looked {
+            Ok(Ok(looked)) => looked,
+            Ok(Err(failure)) => return self.hindered(failure),
+            Err(error) => return tracing::error!(%error, "kafka call failed"),
+        };
+        for (partition, log) in logs {
+            if let Some(claim) = claims.get(&partition) {
+                self.partitions.judge(partition, claim, &log);
+            }
+        }
+    }
+
+    /// Goes on as another member. What librdkafka knows of a topic it keeps, also when it is made again:
+    /// it may wait for ever for the leaders that the old one had, and for its partitions.
+    pub(super) async fn begin_anew(&mut self) -> Result<(), Failure> {
+        let (topic, group) = (&self.subscription.topic, &self.subscription.group);
+        let member = Member::new(
+            self.config(),
+            self.brokers.voice(),
+            group.as_str(),
+            topic.as_str(),
+        )?;
+        // What it would read is not what comes next.
+        self.member.unassign();
+        self.commit_and_wait().await;
+        self.burials.abort_all();
+        self.partitions.release();
+        self.forget_gone();
+        self.pending = None;
+        let old = std::mem::replace(&mut self.member, member);
+        blocking(move || drop(old)).await?;
+        self.member.join()
+    }
+
+    /// Looks once more, so that what is committed last has the newest proof.
+    async fn look_last(&mut self) {
+        if !self.partitions.has_more_to_prove() {
+            return;
+        }
+        self.looks.abort_all();
+        while self.looks.join_next().await.is_some() {}
+        self.look();
+        if let Ok(Some(looked)) = timeout(LAST_LOOK, self.looks.join_next()).await {
+            self.looked(looked);
+        }
+    }
+
     /// Where these partitions begin, and which of them the group has committed.
     async fn positions(&self, numbers: &[i32]) -> Result<(Positions, BTreeSet<i32>), Failure> {
-        let search = Search::new(&self.brokers, self.subscription.topic.as_str());
+        let search = self.search.clone();
         let (numbers, begin) = (numbers.to_vec(), self.begin.clone());
         let consumer = Arc::clone(&self.member.consumer);
         blocking(move || search.of_member(&consumer, &numbers, &begin)).await?
@@ -164,6 +234,7 @@ impl Subscriber {
                 self.drain().await;
             }
         }
+        self.look_last().await;
         self.commit_and_wait().await;
         let Self { member, .. } = self;
         // Leaving waits for the brokers.

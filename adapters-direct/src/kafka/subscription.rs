@@ -28,7 +28,8 @@ use super::event_bus::Brokers;
 use super::member::{Event, Flow, Member};
 use super::message::{InHand, Message};
 use super::partitions::{Partitions, Place};
-use super::positions::{Positions, Search, Standing};
+use super::positions::{LOOK_EVERY, Positions, Search, Standing};
+use super::rebalance::Looked;
 use super::{KafkaConfig, blocking};
 use crate::trouble::Trouble;
 
@@ -57,6 +58,9 @@ pub(super) struct Subscriber {
     pub(super) subscription: Subscription,
     pub(super) member: Member,
     pub(super) partitions: Partitions,
+    pub(super) search: Search,
+    /// The look at the logs that is under way.
+    pub(super) looks: JoinSet<Looked>,
     pub(super) dispatcher: Dispatcher<InHand>,
     /// Dead letters on their way.
     pub(super) burials: JoinSet<Place>,
@@ -91,7 +95,7 @@ impl Subscriber {
         let group = subscription.group.as_str();
         let member = Member::new(&brokers.config, brokers.voice(), group, topic)?;
         let partitions = brokers.topics.partitions(topic).await?;
-        let search = Search::new(&brokers, topic);
+        let search = Search::new(&brokers, &subscription);
         let standing = settle(&member, &search, partitions, &subscription.start).await?;
         member.join()?;
         let (begin, joined, waits) = match standing {
@@ -103,10 +107,12 @@ impl Subscriber {
         };
         let subscriber = Self {
             dispatcher: Dispatcher::new(handler, &subscription),
+            partitions: Partitions::of(topic),
             brokers,
             subscription,
             member,
-            partitions: Partitions::default(),
+            search,
+            looks: JoinSet::new(),
             burials: JoinSet::new(),
             unwritten: Arc::default(),
             trouble: Trouble::default(),
@@ -125,9 +131,16 @@ impl Subscriber {
     pub(super) async fn run(mut self, mut stop: Stop) {
         let mut commits = interval(COMMIT_EVERY);
         commits.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut looks = interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while !stop.is_raised() {
             if let Some(event) = self.pending.take() {
                 self.answer(event, &mut stop).await;
+            }
+            if self.partitions.begins_anew()
+                && let Err(failure) = self.begin_anew().await
+            {
+                self.hindered(failure);
             }
             tokio::select! {
                 () = stop.raised() => break,
@@ -135,10 +148,12 @@ impl Subscriber {
                 Some(event) = self.member.events.recv() => self.note(event),
                 Some(handled) = self.dispatcher.next() => self.settle(handled),
                 Some(buried) = self.burials.join_next() => self.buried(buried),
+                Some(looked) = self.looks.join_next() => self.looked(looked),
                 _ = commits.tick() => {
                     self.commit();
                     self.relieved();
                 }
+                _ = looks.tick() => self.look(),
             }
             self.read_ahead();
             self.settle_ahead();
@@ -153,8 +168,8 @@ impl Subscriber {
             Ok(message) => message,
             Err(error) => return self.hindered(Failure::Request(error)),
         };
-        let (partition, offset) = (message.partition, message.offset);
-        let taken = self.partitions.take(partition, offset, message.bytes());
+        let (partition, witness) = (message.partition, message.witness);
+        let taken = self.partitions.take(partition, witness, message.bytes());
         let Some((place, deliveries)) = taken else {
             return;
         };
@@ -164,6 +179,7 @@ impl Subscriber {
                 self.dispatcher.offer(InHand { place, origin }, delivery);
             }
             None => {
+                let offset = witness.offset;
                 tracing::info!(%topic, partition, offset, "tombstone passed over");
                 self.partitions.finish(&place);
             }

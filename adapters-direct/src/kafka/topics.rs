@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -14,12 +15,19 @@ use tokio::time::{sleep, timeout};
 
 use super::client;
 use super::config::MissingTopics;
-use super::error::Failure;
+use super::error::{Failure, Sent};
 use super::producer::Producer;
 use super::{KafkaConfig, blocking};
 
 /// Pause between two looks for a topic that is being made.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// How long an answer may follow a refusal, which may be that of one broker of many.
+const ANSWER_AFTER_REFUSAL: Duration = Duration::from_millis(500);
+
+/// How long a client that was refused is given to be let in: librdkafka tries again within a second, and
+/// says nothing when it is refused for the same reason.
+const LET_IN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Topics that were found once.
 pub(super) struct Topics {
@@ -138,9 +146,26 @@ impl Topics {
             let client = producer.client();
             client.fetch_metadata(name.as_deref(), limit)
         });
-        let metadata = metadata
-            .await?
-            .map_err(|error| self.producer.request_failure(error))?;
+        // Nothing answers a client that is refused: it would wait for the whole limit.
+        let mut metadata = pin!(metadata);
+        let refusal = async {
+            let voice = self.producer.voice();
+            match voice.refused() {
+                None => voice.refusal().await,
+                Some(reason) => {
+                    sleep(LET_IN_WITHIN).await;
+                    reason
+                }
+            }
+        };
+        let metadata = tokio::select! {
+            metadata = &mut metadata => metadata,
+            reason = refusal => {
+                let answer = timeout(ANSWER_AFTER_REFUSAL, metadata).await;
+                answer.map_err(|_| Failure::Refused { reason, sent: Sent::Nothing })?
+            }
+        };
+        let metadata = metadata?.map_err(|error| self.producer.request_failure(error))?;
         self.producer.is_accepted();
         let Some(topic) = topic else {
             return Ok(None);

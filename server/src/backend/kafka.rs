@@ -7,7 +7,7 @@ use adapters_direct::kafka::{
 };
 use task_core::application::TASK_EVENTS_TOPIC;
 use task_core::layer::GuardedEventBus;
-use task_core::ports::{EventBus, Secret, SecretStore, Topic};
+use task_core::ports::{ErrorKind, EventBus, PortError, Secret, SecretStore, Topic};
 
 use super::direct::{MARGIN, placeholder, refused};
 use super::guards;
@@ -18,6 +18,8 @@ use crate::secrets;
 
 const BROKERS: &str = "kafka_brokers";
 const ADVICE: &str = "check kafka_brokers and the other keys that begin with kafka_";
+const LOGIN_ADVICE: &str =
+    "check kafka_user, kafka_password_secret, kafka_mechanism, kafka_security and kafka_ca_file";
 
 /// What the adapter refuses, without connecting and without reading a secret.
 pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
@@ -54,7 +56,13 @@ pub(super) async fn open(
     let kafka = adapter_config(config, password);
     // The client tries again within its own limit, and the relay after that.
     let policy = guards::once(kafka.delivery_timeout.max(kafka.request_timeout) + MARGIN);
-    let refused = |error| refused("kafka", ADVICE, error);
+    let refused = |error: PortError| {
+        let advice = match error.kind() == ErrorKind::Denied {
+            true => LOGIN_ADVICE,
+            false => ADVICE,
+        };
+        refused("kafka", advice, error)
+    };
     let bus = KafkaEventBus::open(kafka).map_err(refused)?;
     let needed = Needed {
         name: "kafka",

@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::{GroupStart, IncomingEvent};
 use crate::domain::EventType;
 use crate::ports::{
-    Answer, Delivery, ErrorKind, EventHandler, Group, Key, Kind, Notification, Notifier, Outcome,
-    PortError, PutOptions, Retry, StateCapability, StateStore,
+    Answer, Clock, Delivery, ErrorKind, EventHandler, Group, Key, Kind, Notification, Notifier,
+    Outcome, PortError, PutOptions, Retry, StateCapability, StateStore, SystemClock,
 };
 
 /// How long the id of a finished event is remembered. Longer than any redelivery takes.
@@ -35,6 +35,7 @@ pub struct CompletionNotifier {
     store: Arc<dyn StateStore>,
     notifier: Arc<dyn Notifier>,
     start: Option<GroupStart>,
+    clock: Arc<dyn Clock>,
 }
 
 impl CompletionNotifier {
@@ -49,7 +50,14 @@ impl CompletionNotifier {
             store,
             notifier,
             start: None,
+            clock: Arc::new(SystemClock),
         }
+    }
+
+    /// Takes the time, by which events expire, from another clock than the system's.
+    #[must_use]
+    pub fn timed_by(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// Takes what was published before the group began for handled.
@@ -108,9 +116,8 @@ enum Failed {
 impl Failed {
     fn log(&self, task_id: &str, attempt: u32) {
         match (self, self.answer()) {
-            (Self::Notifier(error), Answer::Drop) => {
-                tracing::error!(%error, task_id, "notification refused");
-            }
+            // Whoever buries the event says so.
+            (Self::Notifier(_), Answer::Drop(_)) => {}
             (Self::Store(error), Answer::Retry) => {
                 tracing::warn!(%error, task_id, attempt, "notification cannot be marked");
             }
@@ -125,7 +132,9 @@ impl Failed {
     fn answer(&self) -> Answer {
         match self {
             // Only the receiver's "never" about this very message is final.
-            Self::Notifier(error) if error.kind() == ErrorKind::Invalid => Answer::Drop,
+            Self::Notifier(error) if error.kind() == ErrorKind::Invalid => {
+                Answer::dropped(format_args!("notification refused: {error}"))
+            }
             // The circuit is open, and the receiver was not asked.
             Self::Notifier(error) if error.outcome() == Outcome::NotMade => {
                 Answer::Postpone(asked(error).unwrap_or_default())
@@ -182,10 +191,7 @@ impl EventHandler for CompletionNotifier {
     async fn handle(&self, delivery: &Delivery) -> Answer {
         let event = match IncomingEvent::parse(&delivery.payload) {
             Ok(event) => event,
-            Err(error) => {
-                tracing::error!(%error, topic = %delivery.topic, "event goes to the dead letters");
-                return Answer::Drop;
-            }
+            Err(error) => return Answer::dropped(error),
         };
         if delivery.attempt == 1 {
             tracing::info!(
@@ -193,6 +199,14 @@ impl EventHandler for CompletionNotifier {
                 event.event_type,
                 event.task_id
             );
+        }
+        if event.has_expired(self.clock.now()) {
+            tracing::info!(
+                event_id = event.id,
+                task_id = event.task_id,
+                "event has expired"
+            );
+            return Answer::Ack;
         }
         if self.is_history(&event) {
             tracing::debug!(event_id = event.id, "event is older than the group");

@@ -16,6 +16,7 @@ mod completion;
 mod envelope;
 mod error;
 mod history;
+mod incoming;
 mod lease;
 mod outbox;
 mod record;
@@ -27,11 +28,10 @@ mod turns;
 mod tests;
 
 pub use completion::CompletionNotifier;
-pub use envelope::{
-    EVENT_SOURCE, IncomingEvent, PUBSUB_NAME, PoisonError, TASK_EVENTS_TOPIC, task_event,
-};
+pub use envelope::{EVENT_SOURCE, PUBSUB_NAME, TASK_EVENTS_TOPIC, task_event};
 pub use error::TaskError;
 pub use history::GroupStart;
+pub use incoming::{IncomingEvent, PoisonError};
 pub use lease::Lease;
 pub use outbox::Outbox;
 pub use record::{Origin, RecordError, TaskRecord};

@@ -210,14 +210,14 @@ async fn a_retry_holds_back_its_key_with_growing_pauses_until_it_is_a_dead_lette
 
 #[tokio::test(start_paused = true)]
 async fn a_drop_is_a_dead_letter_at_once() {
-    let script = Script::answering(|_| Answer::Drop);
+    let script = Script::answering(|_| Answer::dropped("its id is empty"));
     let mut dispatcher = dispatcher(&script);
     offer(&mut dispatcher, &[("a", "bad")]);
     let handled = dispatcher.next().await;
     let buried = Handled::Dead {
         place: "bad",
         delivery: delivery("a", "bad"),
-        reason: DeadReason::Dropped,
+        reason: DeadReason::Dropped(DropReason::new("its id is empty")),
     };
     assert_eq!(handled, Some(buried));
     assert_eq!(dispatcher.next().await, None);

@@ -121,8 +121,39 @@ impl Delivery {
     }
 }
 
+/// Why a handler drops a delivery: one line for people, at most [`MAX_BYTES`](Self::MAX_BYTES) long.
+///
+/// It stands in log lines and beside dead letters, so it names what is wrong and repeats no payload.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct DropReason(Box<str>);
+
+impl DropReason {
+    /// Longest reason, in bytes; a longer one is cut off.
+    pub const MAX_BYTES: usize = 256;
+
+    /// Says why; control characters become `?`.
+    #[must_use]
+    pub fn new(reason: impl fmt::Display) -> Self {
+        let reason = reason.to_string();
+        let end = reason.floor_char_boundary(Self::MAX_BYTES);
+        Self(reason[..end].replace(char::is_control, "?").into())
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What a handler says of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Answer {
     /// Done: not delivered to this group again.
     Ack,
@@ -131,8 +162,16 @@ pub enum Answer {
     /// Not now, for a reason that is not this event's: delivered again after this pause, kept within
     /// the shortest and the longest one of the [`Redelivery`]. It does not count as a delivery.
     Postpone(Duration),
-    /// Never: dead-lettered at once.
-    Drop,
+    /// Never, and why: dead-lettered at once.
+    Drop(DropReason),
+}
+
+impl Answer {
+    /// Drops a delivery for this reason.
+    #[must_use]
+    pub fn dropped(reason: impl fmt::Display) -> Self {
+        Self::Drop(DropReason::new(reason))
+    }
 }
 
 /// Handles deliveries of one subscription.
@@ -253,7 +292,8 @@ impl Subscription {
 ///
 /// With `dead letter`:
 /// - **E9** `Drop`, and `Retry` at the last allowed delivery, MUST move the event to the dead-letter
-///   topic, payload and key unchanged, and not deliver it again. (`a_dropped_event_is_dead_lettered`,
+///   topic, payload and key unchanged, and not deliver it again. One line in the log, and the letter
+///   where it has room beside the event, say why. (`a_dropped_event_is_dead_lettered`,
 ///   `an_event_that_fails_too_often_is_dead_lettered`)
 ///
 /// With `durable`:
@@ -297,6 +337,14 @@ pub trait EventBus: Debug + Send + Sync + 'static {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_of_limited_length() {
+        let long = format!("a\nb{}", "\u{e4}".repeat(DropReason::MAX_BYTES));
+        let reason = DropReason::new(long);
+        assert!(reason.as_str().starts_with("a?b\u{e4}"), "{reason}");
+        assert_eq!(reason.as_str().len(), DropReason::MAX_BYTES - 1);
+    }
 
     #[test]
     fn pauses_double_up_to_the_longest() {

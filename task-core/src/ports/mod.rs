@@ -25,8 +25,8 @@ pub use error::{ErrorKind, Outcome, PortError, Retry};
 #[cfg(feature = "mock")]
 pub use event_bus::MockEventBus;
 pub use event_bus::{
-    Answer, Delivery, Event, EventBus, EventHandler, Group, Redelivery, StartAt, Subscription,
-    Topic,
+    Answer, Delivery, DropReason, Event, EventBus, EventHandler, Group, Redelivery, StartAt,
+    Subscription, Topic,
 };
 pub use key::{ETag, Key, Kind, MAX_KEY_BYTES, MAX_VALUE_BYTES, Stored};
 #[cfg(feature = "mock")]

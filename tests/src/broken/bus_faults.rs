@@ -128,7 +128,7 @@ impl BusFault for DeliversTwice {
     ) -> Result<Background, PortError> {
         let handler = after(handler, |delivery, answer| match answer {
             Answer::Ack if delivery.attempt == 1 => Answer::Retry,
-            Answer::Ack | Answer::Retry | Answer::Postpone(_) | Answer::Drop => answer,
+            Answer::Ack | Answer::Retry | Answer::Postpone(_) | Answer::Drop(_) => answer,
         });
         inner.subscribe(subscription, handler).await
     }
@@ -148,7 +148,7 @@ impl BusFault for TakesRetryForAck {
     ) -> Result<Background, PortError> {
         let handler = after(handler, |_, answer| match answer {
             Answer::Retry => Answer::Ack,
-            Answer::Ack | Answer::Postpone(_) | Answer::Drop => answer,
+            Answer::Ack | Answer::Postpone(_) | Answer::Drop(_) => answer,
         });
         inner.subscribe(subscription, handler).await
     }
@@ -214,7 +214,7 @@ impl BusFault for CountsPostponements {
     ) -> Result<Background, PortError> {
         let handler = after(handler, |_, answer| match answer {
             Answer::Postpone(_) => Answer::Retry,
-            Answer::Ack | Answer::Retry | Answer::Drop => answer,
+            Answer::Ack | Answer::Retry | Answer::Drop(_) => answer,
         });
         inner.subscribe(subscription, handler).await
     }

@@ -7,6 +7,7 @@ mod foreign;
 mod members;
 mod outages;
 mod positions;
+mod recreated;
 mod secured;
 
 use std::fmt;

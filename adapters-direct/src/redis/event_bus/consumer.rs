@@ -262,7 +262,7 @@ impl Consumer {
             Burial::Repeated => "repeated",
         });
         bury.arg(&entry::fields(&delivery.key, &delivery.payload));
-        bury.arg(REASON).arg(reason.as_str());
+        bury.arg(REASON).arg(reason.to_string());
         bury.arg(TOPIC).arg(delivery.topic.as_str());
         bury.arg(OFFSET).arg(id);
         bury.arg(DELIVERIES).arg(delivery.attempt);

@@ -7,7 +7,7 @@ use crate::application::{CompletionNotifier, GroupStart};
 use crate::domain::{Precondition, Status};
 use crate::layer::{CircuitBreaker, GuardedNotifier, Policy, RetryPolicy};
 use crate::memory::MemoryNotifier;
-use crate::ports::{Answer, Delivery, ErrorKind, EventHandler, Group, Notifier, Topic};
+use crate::ports::{Answer, Clock, Delivery, ErrorKind, EventHandler, Group, Notifier, Topic};
 #[cfg(feature = "mock")]
 use crate::ports::{PortError, Retry};
 
@@ -51,6 +51,32 @@ impl Consumer {
         let pending = self.f.store.pending(None, 10).await.unwrap();
         pending.into_iter().map(|p| p.event.payload).collect()
     }
+}
+
+/// An answer that says why nobody will ever be notified.
+fn assert_dropped(answer: &Answer, reason: &str) {
+    let Answer::Drop(found) = answer else {
+        panic!("{answer:?}");
+    };
+    assert!(found.as_str().starts_with(reason), "{found}");
+}
+
+#[tokio::test]
+async fn an_event_that_has_expired_is_passed_over() {
+    let mut c = consumer();
+    c.handler = c.handler.timed_by(c.f.clock.clone());
+    let now = c.f.clock.now();
+    let event = |id: &str| {
+        format!(
+            r#"{{"specversion":"1.0","id":"{id}","source":"s","expiration":"{now}",
+            "data":{{"event_type":"task.completed","task_id":"t-1"}}}}"#
+        )
+    };
+    assert_eq!(c.hear(event("in time")).await, Answer::Ack);
+    assert_eq!(c.notifier.received().len(), 1);
+    c.f.clock.advance(Duration::from_secs(1));
+    assert_eq!(c.hear(event("too late")).await, Answer::Ack);
+    assert_eq!(c.notifier.received().len(), 1);
 }
 
 #[tokio::test]
@@ -116,7 +142,7 @@ async fn not_now_is_tried_again_and_never_is_dead_lettered() {
     c.notifier.refuse(Some(ErrorKind::Unavailable));
     assert_eq!(c.hear(completed.clone()).await, Answer::Retry);
     c.notifier.refuse(Some(ErrorKind::Invalid));
-    assert_eq!(c.hear(completed.clone()).await, Answer::Drop);
+    assert_dropped(&c.hear(completed.clone()).await, "notification refused: ");
     c.notifier.refuse(None);
     assert_eq!(c.hear(completed).await, Answer::Ack);
     assert_eq!(c.notifier.received().len(), 1);
@@ -125,15 +151,16 @@ async fn not_now_is_tried_again_and_never_is_dead_lettered() {
 #[tokio::test]
 async fn poison_is_dead_lettered_and_foreign_types_are_left_alone() {
     let c = consumer();
-    assert_eq!(c.hear("not json").await, Answer::Drop);
-    assert_eq!(c.hear(r#"{"id":7}"#).await, Answer::Drop);
+    assert_dropped(&c.hear("not json").await, "not an event: not a JSON object");
+    let answer = c.hear(r#"{"id":7}"#).await;
+    assert_dropped(&answer, "not an event: its timestamp is missing");
     // Without a task there is nobody to notify about, and without an id nobody to tell it from another.
     let time = "2026-11-21T02:08:47.911595Z";
     for unusable in [
         format!(r#"{{"event_type":"task.completed","task_id":"","timestamp":"{time}"}}"#),
         r#"{"event_type":"task.completed","task_id":"t-1"}"#.to_owned(),
     ] {
-        assert_eq!(c.hear(unusable.clone()).await, Answer::Drop, "{unusable}");
+        assert_dropped(&c.hear(unusable).await, "not an event: its t");
     }
     let foreign =
         format!(r#"{{"event_type":"task.archived","task_id":"t-1","timestamp":"{time}"}}"#);

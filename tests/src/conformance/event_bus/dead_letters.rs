@@ -11,7 +11,7 @@ const DEAD: &str = "tasks.dead";
 /// `Drop` moves the event to the dead-letter topic, unchanged, after one delivery.
 pub async fn a_dropped_event_is_dead_lettered(subject: Subject) -> Verdict {
     let main = subscription("g", StartAt::End);
-    is_buried_after(subject, main, Answer::Drop, 1).await
+    is_buried_after(subject, main, Answer::dropped("bad"), 1).await
 }
 
 /// `Retry` at the last allowed delivery moves the event to the dead-letter topic, unchanged.
@@ -36,7 +36,7 @@ async fn is_buried_after(
     let mut dead = dead_letters(&subject).await?;
     let answer = move |delivery: &Delivery| {
         if delivery.payload == payload("bad") {
-            answer
+            answer.clone()
         } else {
             Answer::Ack
         }

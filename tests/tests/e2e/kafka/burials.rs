@@ -21,14 +21,14 @@ use crate::logs::Logs;
 
 /// What lies in a dead-letter topic.
 #[derive(Debug)]
-struct Dead {
+pub(super) struct Dead {
     key: Option<String>,
     payload: Vec<u8>,
     headers: Vec<(String, String)>,
 }
 
 impl Dead {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         let mut named = self.headers.iter().filter(|(key, _)| key == name);
         let value = named.next().map_or("missing", |(_, value)| value);
         assert!(named.next().is_none(), "{name} twice: {self:?}");
@@ -41,7 +41,7 @@ impl Dead {
 }
 
 /// Reads so many messages of a topic with a client that shows everything.
-async fn dead_letters(broker: &KafkaBroker, topic: &str, count: usize) -> Vec<Dead> {
+pub(super) async fn dead_letters(broker: &KafkaBroker, topic: &str, count: usize) -> Vec<Dead> {
     let consumer: StreamConsumer = ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap())
         .set("group.id", format!("{topic}-reader"))
@@ -102,7 +102,7 @@ async fn a_dead_letter_says_why_and_where_it_was() {
     }
     let bus = bus(broker);
     let (handler, _heard) = telling(|delivery| match &*delivery.payload {
-        b"dropped" => Answer::Drop,
+        b"dropped" => Answer::dropped("its id is empty"),
         b"failing" => Answer::Retry,
         _ => Answer::Ack,
     });
@@ -119,7 +119,7 @@ async fn a_dead_letter_says_why_and_where_it_was() {
     }
     let letters = dead_letters(broker, "why.dead", 2).await;
     for (payload, key, offset, reason, deliveries) in [
-        ("dropped", "k-1", "1", "dropped", "1"),
+        ("dropped", "k-1", "1", "dropped: its id is empty", "1"),
         ("failing", "k-2", "2", "deliveries exhausted", "3"),
     ] {
         let mut found = letters.iter();
@@ -153,7 +153,7 @@ async fn a_message_that_is_too_large_for_a_dead_letter_has_a_substitute_and_the_
         bus.publish(&event(topic, "k-1", "good")).await.unwrap();
         let (handler, mut heard) = telling(|delivery| match &*delivery.payload {
             b"good" | b"mark" => Answer::Ack,
-            _ => Answer::Drop,
+            _ => Answer::dropped("bad"),
         });
         let running = bus.subscribe(subscription(topic, "g"), handler).await;
         assert_eq!(heard.next().await.payload.len(), bytes);
@@ -198,7 +198,7 @@ async fn dead_letters_that_fit_one_by_one_are_written_whole_however_many_come_at
         let event = event("half", &format!("k-{n}"), payload.clone());
         bus.publish(&event).await.unwrap();
     };
-    let (handler, _heard) = telling(|_| Answer::Drop);
+    let (handler, _heard) = telling(|_| Answer::dropped("bad"));
     let running = bus.subscribe(subscription("half", "g"), handler).await;
     // Some come while others, refused with their batch, are tried again.
     for n in (0..LETTERS).step_by(AT_ONCE) {
@@ -223,7 +223,7 @@ async fn dead_letters_that_are_refused_hold_back_no_other_key_and_are_written_wh
     created.await.unwrap().remove(0).unwrap();
     let bus = bus(broker);
     let (handler, mut heard) = telling(|delivery| match &*delivery.payload {
-        b"bad" => Answer::Drop,
+        b"bad" => Answer::dropped("bad"),
         _ => Answer::Ack,
     });
     let running = bus.subscribe(subscription("refused", "g"), handler).await;

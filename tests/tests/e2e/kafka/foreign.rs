@@ -1,14 +1,19 @@
 //! Messages that others write and read.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
-use task_core::ports::{Answer, EventBus};
+use task_core::application::CompletionNotifier;
+use task_core::memory::{MemoryNotifier, MemoryStateStore};
+use task_core::ports::{Answer, EventBus, Group, SystemClock};
 use task_tests::process::{KafkaBroker, Python};
+use task_tests::wait::until;
 
+use super::burials::dead_letters;
 use super::{bus, event, subscription, telling};
 
 #[tokio::test]
@@ -80,6 +85,76 @@ async fn python_reads_key_partition_and_bytes_of_what_is_published() {
     assert_eq!(seen, 20);
 }
 
+/// An envelope with one completion, for a task that is named by what is special about it.
+fn completion(version: &str, name: &str, special: Value) -> Value {
+    let mut envelope = json!({
+        "specversion": version, "id": name, "source": "elsewhere", "type": "task.completed",
+        "data": {"event_type": "task.completed", "task_id": name},
+    });
+    let fields = envelope.as_object_mut().unwrap();
+    fields.extend(special.as_object().unwrap().clone());
+    fields.retain(|_, value| !value.is_null());
+    envelope
+}
+
+#[tokio::test]
+async fn envelopes_of_others_are_understood_and_those_that_are_not_say_why_in_their_letters() {
+    let broker = KafkaBroker::shared().await;
+    for topic in ["envelopes", "envelopes.dead"] {
+        broker.create_topic(topic, 1).await;
+    }
+    // {"event_type":"task.completed","task_id":"in base64"}
+    let base64 = "eyJldmVudF90eXBlIjoidGFzay5jb21wbGV0ZWQiLCJ0YXNrX2lkIjoiaW4gYmFzZTY0In0=";
+    let in_data = json!({"datacontentencoding": "base64", "data": base64});
+    let over = json!({"expiration": "2020-01-01T00:00:00Z"});
+    let not_over = json!({"expiration": "2999-01-01T00:00:00Z"});
+    let bus = bus(broker);
+    for envelope in [
+        completion("1.0", "1", json!({"data": null, "data_base64": base64})),
+        completion("0.3", "2", in_data),
+        completion("0.3", "old", json!({})),
+        completion("1.0", "expired", over),
+        completion("1.0", "in time", not_over),
+        completion("2.0", "new", json!({})),
+        completion(
+            "1.0",
+            "no task",
+            json!({"data": {"event_type": "task.completed"}}),
+        ),
+        completion("1.0", "last", json!({})),
+    ] {
+        let event = event("envelopes", "k", envelope.to_string());
+        bus.publish(&event).await.unwrap();
+    }
+    let notifier = Arc::new(MemoryNotifier::new());
+    let store = Arc::new(MemoryStateStore::new(Arc::new(SystemClock)));
+    let handler = CompletionNotifier::new(Group::new("g"), store, notifier.clone());
+    let subscription = subscription("envelopes", "g");
+    let running = bus
+        .subscribe(subscription, Arc::new(handler))
+        .await
+        .unwrap();
+    let ids = until("the last one is notified", async || {
+        let received = notifier.received().into_iter();
+        let ids: Vec<String> = received
+            .map(|one| one.idempotency_key.to_string())
+            .collect();
+        ids.contains(&"last".to_owned()).then_some(ids)
+    })
+    .await;
+    assert_eq!(ids, ["1", "2", "old", "in time", "last"]);
+    let letters = dead_letters(broker, "envelopes.dead", 2).await;
+    let reasons = letters
+        .iter()
+        .map(|letter| letter.header("x-dead-letter-reason"));
+    let expected = [
+        r#"dropped: not an event: its specversion must be 1.0 or 0.3, it is "2.0""#,
+        "dropped: not an event: its task_id is missing",
+    ];
+    assert_eq!(reasons.collect::<Vec<_>>(), expected);
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn a_message_without_a_key_is_delivered_and_a_tombstone_is_passed_over() {
     let broker = KafkaBroker::shared().await;
@@ -109,7 +184,7 @@ async fn a_message_without_a_key_is_delivered_and_a_tombstone_is_passed_over() {
     let bus = bus(broker);
     let (handler, mut heard) = telling(|delivery| match &*delivery.payload {
         b"last" => Answer::Ack,
-        _ => Answer::Drop,
+        _ => Answer::dropped("bad"),
     });
     let running = bus.subscribe(subscription("odd", "g"), handler).await;
     let mut keys = Vec::new();

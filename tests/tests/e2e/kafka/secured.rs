@@ -1,7 +1,7 @@
 //! A broker that asks who we are, by TLS.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use adapters_direct::kafka::{KafkaConfig, KafkaEventBus, Mechanism, Sasl, Transport};
 use task_core::ports::{Answer, ErrorKind, EventBus, Secret};
@@ -56,10 +56,14 @@ async fn a_password_opens_an_encrypted_port_and_a_wrong_one_is_denied_unseen() {
     untrusting.transport = Transport::Tls { ca_file: None };
     let wrong = mechanisms.map(|mechanism| config(&broker, mechanism, "hunter3"));
     let (handler, _heard) = telling(|_| Answer::Ack);
-    for mut refused in wrong.into_iter().chain([untrusting]) {
-        refused.request_timeout = Duration::from_secs(2);
+    for refused in wrong.into_iter().chain([untrusting]) {
+        let key = match refused.transport {
+            Transport::Tls { ca_file: None } => "transport.ca_file",
+            Transport::Tls { .. } | Transport::Plaintext => "check sasl.user, sasl.password and",
+        };
         let bus = KafkaEventBus::open(refused).unwrap();
         let handler = Arc::clone(&handler);
+        let began = Instant::now();
         for result in [
             bus.publish(&event("t", "k", "{}")).await,
             bus.check().await,
@@ -70,6 +74,13 @@ async fn a_password_opens_an_encrypted_port_and_a_wrong_one_is_denied_unseen() {
             let error = result.expect_err("we are nobody to the broker");
             assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
             assert!(!format!("{error:?}").contains("hunter"), "{error:?}");
+            assert!(error.to_string().contains(key), "{error}");
         }
+        // The limit of one request is 10 s.
+        let took = began.elapsed();
+        assert!(
+            took < Duration::from_secs(15),
+            "three times refused: {took:?}"
+        );
     }
 }

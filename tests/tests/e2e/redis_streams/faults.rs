@@ -162,7 +162,7 @@ async fn a_dead_letter_is_buried_once_however_often_it_is_tried() {
     impl EventHandler for Dropping {
         async fn handle(&self, _: &Delivery) -> Answer {
             self.0.acquire().await.unwrap().forget();
-            Answer::Drop
+            Answer::dropped("bad")
         }
     }
     let handler = Arc::new(Dropping(gate));
@@ -200,7 +200,7 @@ async fn a_dead_letter_is_buried_once_however_often_it_is_tried() {
     let expected = [
         ["data", "bad"],
         ["key", "k"],
-        ["x-dead-letter-reason", "dropped"],
+        ["x-dead-letter-reason", "dropped: bad"],
         ["x-original-topic", STREAM],
     ];
     let rest = ["x-original-offset", "x-deliveries", "1"];

@@ -31,7 +31,7 @@ impl Acknowledged {
         match hasher.finish() % 100 {
             0..10 => Answer::Retry,
             10..15 => Answer::Postpone(Duration::from_millis(10)),
-            15 => Answer::Drop,
+            15 => Answer::dropped("bad"),
             _ => {
                 let payload = String::from_utf8(delivery.payload.to_vec()).unwrap();
                 let payloads = self.payloads.lock();
