@@ -31,7 +31,7 @@ impl EventHandler for Script {
         self.seen.lock().expect("no panic").push(delivery.clone());
         let mut answers = self.answers.lock().expect("no panic");
         match answers.len() {
-            1 => answers[0],
+            1 => answers[0].clone(),
             _ => answers.remove(0),
         }
     }

@@ -161,7 +161,7 @@ impl EventHandler for Handler {
         if delivery.payload == "slow" {
             self.slow.acquire().await.unwrap().forget();
         }
-        self.answer
+        self.answer.clone()
     }
 }
 

@@ -135,7 +135,10 @@ impl DropReason {
     #[must_use]
     pub fn new(reason: impl fmt::Display) -> Self {
         let reason = reason.to_string();
-        let end = reason.floor_char_boundary(Self::MAX_BYTES);
+        let mut end = reason.len().min(Self::MAX_BYTES);
+        while !reason.is_char_boundary(end) {
+            end -= 1;
+        }
         Self(reason[..end].replace(char::is_control, "?").into())
     }
 

@@ -10,6 +10,7 @@ use task_core::background::Background;
 use task_core::memory::SeededEntropy;
 use task_core::ports::{
     BusCapability, CapabilitySet, Entropy, EventBus, EventHandler, Outcome, Subscription,
+    SystemClock,
 };
 
 use super::*;
@@ -256,7 +257,8 @@ async fn replicas_of_both_kinds_lose_no_change_and_no_event_and_refuse_nobody_wi
                 relay: lease,
                 published,
             });
-            let relay = Relay::shared(Arc::clone(&outbox), bus, lease, &random).unwrap();
+            let clock = Arc::new(SystemClock);
+            let relay = Relay::shared(Arc::clone(&outbox), bus, lease, clock, &random).unwrap();
             relays.push(relay.start());
         }
         let writer = Writer {

@@ -9,7 +9,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord};
 use serde_json::{Value, json};
 use task_core::application::CompletionNotifier;
 use task_core::memory::{MemoryNotifier, MemoryStateStore};
-use task_core::ports::{Answer, EventBus, Group, SystemClock};
+use task_core::ports::{Answer, EventBus, Group, Notifier, SystemClock};
 use task_tests::process::{KafkaBroker, Python};
 use task_tests::wait::until;
 
@@ -86,7 +86,7 @@ async fn python_reads_key_partition_and_bytes_of_what_is_published() {
 }
 
 /// An envelope with one completion, for a task that is named by what is special about it.
-fn completion(version: &str, name: &str, special: Value) -> Value {
+fn completion(version: &str, name: &str, special: &Value) -> Value {
     let mut envelope = json!({
         "specversion": version, "id": name, "source": "elsewhere", "type": "task.completed",
         "data": {"event_type": "task.completed", "task_id": name},
@@ -110,25 +110,26 @@ async fn envelopes_of_others_are_understood_and_those_that_are_not_say_why_in_th
     let not_over = json!({"expiration": "2999-01-01T00:00:00Z"});
     let bus = bus(broker);
     for envelope in [
-        completion("1.0", "1", json!({"data": null, "data_base64": base64})),
-        completion("0.3", "2", in_data),
-        completion("0.3", "old", json!({})),
-        completion("1.0", "expired", over),
-        completion("1.0", "in time", not_over),
-        completion("2.0", "new", json!({})),
+        completion("1.0", "1", &json!({"data": null, "data_base64": base64})),
+        completion("0.3", "2", &in_data),
+        completion("0.3", "old", &json!({})),
+        completion("1.0", "expired", &over),
+        completion("1.0", "in time", &not_over),
+        completion("2.0", "new", &json!({})),
         completion(
             "1.0",
             "no task",
-            json!({"data": {"event_type": "task.completed"}}),
+            &json!({"data": {"event_type": "task.completed"}}),
         ),
-        completion("1.0", "last", json!({})),
+        completion("1.0", "last", &json!({})),
     ] {
         let event = event("envelopes", "k", envelope.to_string());
         bus.publish(&event).await.unwrap();
     }
     let notifier = Arc::new(MemoryNotifier::new());
     let store = Arc::new(MemoryStateStore::new(Arc::new(SystemClock)));
-    let handler = CompletionNotifier::new(Group::new("g"), store, notifier.clone());
+    let to: Arc<dyn Notifier> = Arc::<MemoryNotifier>::clone(&notifier);
+    let handler = CompletionNotifier::new(Group::new("g"), store, to);
     let subscription = subscription("envelopes", "g");
     let running = bus
         .subscribe(subscription, Arc::new(handler))
