@@ -142,6 +142,16 @@ fn the_self_hosted_resources_mean_what_those_of_the_cluster_mean() {
 }
 
 #[test]
+fn every_app_that_is_run_on_this_machine_listens_where_its_sidecar_calls() {
+    let file = fs::read_to_string(root().join("dapr.yaml")).expect("a file is UTF-8");
+    assert!(file.matches("- appID: ").count() >= 2, "{file}");
+    none(&resources::apps_listen_where_they_are_called(
+        "dapr.yaml",
+        &file,
+    ));
+}
+
+#[test]
 fn every_must_of_a_port_names_a_case_that_exists() {
     let names: Vec<&str> = cases().into_iter().map(|(name, _)| name).collect();
     let ports = ports();

@@ -22,3 +22,22 @@ pub(crate) fn mean_the_same(name: &str, cluster: &str, self_hosted: &str) -> Vio
         .into_iter()
         .collect()
 }
+
+/// The port of the Task API where nothing else is said.
+const DEFAULT_PORT: &str = "8000";
+
+/// Apps of a file for `dapr run -f` whose command does not make them listen where their sidecar calls them.
+pub(crate) fn apps_listen_where_they_are_called(name: &str, text: &str) -> Violations {
+    let mut violations = Vec::new();
+    for app in text.split("- appID: ").skip(1) {
+        let id = app.lines().next().unwrap_or_default();
+        let after = |field: &str| app.split_once(field).map(|(_, rest)| rest.lines().next());
+        let port = after("appPort: ").flatten().unwrap_or_default();
+        let command = after("command: ").flatten().unwrap_or_default();
+        let listen = format!("--listen, \"127.0.0.1:{port}\"");
+        if port != DEFAULT_PORT && !command.contains(&listen) {
+            violations.push(format!("{name}: {id} does not listen on {port}"));
+        }
+    }
+    violations
+}

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::dependencies::{core_knows_no_io, dapr_knows_no_backend, layers_point_inwards};
 use crate::promises::{every_case_is_promised, every_must_names_a_case, promises};
-use crate::resources::{is_in_the_namespace, mean_the_same};
+use crate::resources::{apps_listen_where_they_are_called, is_in_the_namespace, mean_the_same};
 use crate::rules::{
     Rule, adapter_folders_are_alike, file_is_short, functions_are_short, has_code,
     mocks_say_how_often, names_say_what_is_inside, no_test_is_ignored,
@@ -194,4 +194,15 @@ fn a_resource_of_another_namespace_or_with_another_meaning_is_caught() {
     assert_eq!(mean_the_same("a.yaml", cluster, same), [""; 0]);
     let other = same.replace("6379", "6380");
     assert_eq!(mean_the_same("a.yaml", cluster, &other).len(), 1);
+}
+
+#[test]
+fn an_app_that_its_sidecar_calls_in_vain_is_caught() {
+    let app = |more: &str| {
+        format!("apps:\n  - appID: a\n    appPort: 8001\n    command: [a, serve{more}]\n")
+    };
+    let listens = app(", --listen, \"127.0.0.1:8001\"");
+    assert_eq!(apps_listen_where_they_are_called("f", &listens), [""; 0]);
+    let found = apps_listen_where_they_are_called("f", &app(""));
+    assert_eq!(found, ["f: a does not listen on 8001"]);
 }
