@@ -427,16 +427,13 @@ async fn a_string_is_read_as_the_sidecar_reads_it() {
         .unwrap();
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_hash_becomes_a_string_with_its_events_in_the_outbox_and_its_limit_kept() {
-    let stack = Stack::start().await;
-    let (redis, dapr) = (stack.redis().await, stack.dapr().await);
-    let (direct, converter) = (redis.state_store(), redis.converter());
+/// Records as the adapter for Dapr leaves them: settled, with an event, deleted, and with a limit.
+async fn leave_records(dapr: &DaprStateStore) {
     for id in ["settled", "carries", "deleted", "left"] {
         let create = put(id, &json!({"id": id}), WriteMode::Create).event(event(id));
         dapr.commit(create).await.unwrap();
         if id == "settled" {
-            settle_all(&dapr).await;
+            settle_all(dapr).await;
             dapr.flush().await.unwrap();
         }
     }
@@ -454,7 +451,14 @@ async fn a_hash_becomes_a_string_with_its_events_in_the_outbox_and_its_limit_kep
     dapr.put(&task("limited"), "l".into(), limited)
         .await
         .unwrap();
+}
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hash_becomes_a_string_with_its_events_in_the_outbox_and_its_limit_kept() {
+    let stack = Stack::start().await;
+    let (redis, dapr) = (stack.redis().await, stack.dapr().await);
+    let (direct, converter) = (redis.state_store(), redis.converter());
+    leave_records(&dapr).await;
     let mut before = pending(&dapr).await;
     for (id, expected) in [
         ("carries", Converted::Done),

@@ -230,17 +230,12 @@ fn judge(log: &Log, values: &BTreeMap<String, Option<String>>, published: &Publi
     println!("{} came again", published.len() - seen.len());
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn replicas_of_both_kinds_lose_no_change_and_no_event_and_refuse_nobody_without_a_reason() {
-    let stack = Stack::start().await;
-    let stores: [(&str, Arc<dyn StateStore>); 4] = [
-        ("direct-1", Arc::new(stack.direct().await)),
-        ("direct-2", Arc::new(stack.direct().await)),
-        ("dapr-1", Arc::new(stack.dapr().await)),
-        ("dapr-2", Arc::new(stack.dapr().await)),
-    ];
-    let log = Arc::new(Log::default());
-    let published = Arc::new(Mutex::new(Published::new()));
+/// All replicas work, two of them publish, and everything is published in the end.
+async fn work_and_publish(
+    stores: &[(&'static str, Arc<dyn StateStore>)],
+    log: &Arc<Log>,
+    published: &Arc<Mutex<Published>>,
+) {
     let (mut relays, mut writers) = (Vec::new(), Vec::new());
     for (seed, (name, store)) in stores.iter().enumerate() {
         let outbox = Arc::new(Outbox::new(Arc::clone(store)).unwrap());
@@ -252,7 +247,7 @@ async fn replicas_of_both_kinds_lose_no_change_and_no_event_and_refuse_nobody_wi
             _ => None,
         };
         if let Some(lease) = lease {
-            let published = Arc::clone(&published);
+            let published = Arc::clone(published);
             let bus = Arc::new(Paper {
                 relay: lease,
                 published,
@@ -267,7 +262,7 @@ async fn replicas_of_both_kinds_lose_no_change_and_no_event_and_refuse_nobody_wi
             outbox,
             random,
         };
-        writers.push(tokio::spawn(writer.work(Arc::clone(&log))));
+        writers.push(tokio::spawn(writer.work(Arc::clone(log))));
     }
     for writer in writers {
         writer.await.unwrap();
@@ -286,17 +281,17 @@ async fn replicas_of_both_kinds_lose_no_change_and_no_event_and_refuse_nobody_wi
     for relay in relays {
         relay.stop().await;
     }
+}
 
-    let ids: Vec<String> = (0..SLOTS)
-        .flat_map(|slot| {
-            let lives = log.lives[slot as usize].load(Ordering::SeqCst);
-            (0..=lives).map(move |life| format!("{slot}-{life}"))
-        })
-        .collect();
+/// What each record holds, which is the same for every replica.
+async fn compared(
+    ids: &[String],
+    stores: &[(&'static str, Arc<dyn StateStore>)],
+) -> BTreeMap<String, Option<String>> {
     let mut values = BTreeMap::new();
-    for id in &ids {
+    for id in ids {
         let mut found = Vec::new();
-        for (_, store) in &stores {
+        for (_, store) in stores {
             let stored = store.get(&task(id)).await.unwrap();
             found.push(stored.map(|stored| tag_of(&stored.value)));
         }
@@ -304,6 +299,29 @@ async fn replicas_of_both_kinds_lose_no_change_and_no_event_and_refuse_nobody_wi
         assert_eq!(found.len(), 1, "{id} is not the same for all: {found:?}");
         values.insert(id.clone(), found.remove(0));
     }
+    values
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_both_kinds_lose_no_change_and_no_event_and_refuse_nobody_without_a_reason() {
+    let stack = Stack::start().await;
+    let stores: [(&'static str, Arc<dyn StateStore>); 4] = [
+        ("direct-1", Arc::new(stack.direct().await)),
+        ("direct-2", Arc::new(stack.direct().await)),
+        ("dapr-1", Arc::new(stack.dapr().await)),
+        ("dapr-2", Arc::new(stack.dapr().await)),
+    ];
+    let log = Arc::new(Log::default());
+    let published = Arc::new(Mutex::new(Published::new()));
+    work_and_publish(&stores, &log, &published).await;
+
+    let ids: Vec<String> = (0..SLOTS)
+        .flat_map(|slot| {
+            let lives = log.lives[slot as usize].load(Ordering::SeqCst);
+            (0..=lives).map(move |life| format!("{slot}-{life}"))
+        })
+        .collect();
+    let values = compared(&ids, &stores).await;
     let published = published.lock().unwrap().clone();
     judge(&log, &values, &published);
 
