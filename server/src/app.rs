@@ -11,10 +11,10 @@ use task_core::application::{
 use task_core::background::Background;
 use task_core::ports::{PortError, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
 
 use crate::backend::{self, Backend, Consumer, Hears, Replicas};
 use crate::config::{Config, ConfigError};
+use crate::events::{Delivers, Events, Hearing};
 use crate::http::{self, Gate, TaskApi, listener};
 use crate::shutdown::Stopping;
 
@@ -126,9 +126,7 @@ pub struct App {
     api: Arc<TaskApi>,
     place: String,
     receiver: Option<String>,
-    relay: Option<Background>,
-    subscription: Background,
-    shutdown_timeout: Duration,
+    events: Background,
 }
 
 impl App {
@@ -174,19 +172,31 @@ impl App {
             redelivery: config.redelivery,
             ..Subscription::new(Topic::new(TASK_EVENTS_TOPIC), group)
         };
-        let subscription = bus.subscribe(subscription, Arc::new(handler)).await?;
         let relay = match (outbox.needs_relay(), replicas) {
             (false, _) => None,
-            (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus)).start()),
+            (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus))),
             (true, Replicas::Many) => {
-                let relay = Relay::shared(outbox, Arc::clone(&bus), &SystemEntropy)?;
-                Some(relay.start())
+                Some(Relay::shared(outbox, Arc::clone(&bus), &SystemEntropy)?)
             }
         };
+        let events = Events {
+            bus: Arc::clone(&bus),
+            subscription,
+            handler: Arc::new(handler),
+            relay,
+            finish_within: config.limits.shutdown_timeout,
+        };
+        // A sidecar asks the service for its routes and lets nobody subscribe until it has the answer.
+        let delivers = match callbacks {
+            Some(_) => Delivers::OnceServing,
+            None => Delivers::AtOnce,
+        };
+        let hearing = Arc::new(Hearing::default());
+        let events = events.start(delivers, Arc::clone(&hearing)).await?;
 
         let api = Arc::new(TaskApi {
             service: Arc::new(service),
-            readiness: http::health::Readiness::new(store, bus, notifier),
+            readiness: http::health::Readiness::new(store, bus, notifier, hearing),
             inbox,
         });
         let router = http::router(Arc::clone(&api), callbacks);
@@ -196,9 +206,7 @@ impl App {
             api,
             place,
             receiver,
-            relay,
-            subscription,
-            shutdown_timeout: config.limits.shutdown_timeout,
+            events,
         })
     }
 
@@ -235,12 +243,6 @@ impl App {
         };
         let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
         tokio::join!(not_ready, serving);
-        if let Some(relay) = self.relay {
-            relay.stop().await;
-        }
-        let finishing = self.subscription.stop();
-        if timeout(self.shutdown_timeout, finishing).await.is_err() {
-            tracing::warn!("a notification was cut off; it is sent again at the next start");
-        }
+        self.events.stop().await;
     }
 }

@@ -7,6 +7,7 @@ pub mod app;
 pub mod backend;
 pub mod cli;
 pub mod config;
+mod events;
 pub mod http;
 pub mod notification_service;
 pub mod secrets;

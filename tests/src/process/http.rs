@@ -137,21 +137,56 @@ impl Connection {
             .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
             .collect();
         self.buffer.drain(..end);
-        let length = headers
-            .iter()
-            .find(|(name, _)| name == "content-length")
-            .and_then(|(_, value)| value.parse::<usize>().ok());
+        let header = |wanted: &str| {
+            let found = headers.iter().find(|(name, _)| name == wanted);
+            found.map(|(_, value)| value.as_str())
+        };
         let has_body = !(head || status == 204 || status == 304);
-        let length = if has_body { length.unwrap_or(0) } else { 0 };
-        while self.buffer.len() < length {
-            self.fill().await?;
-        }
-        let body = self.buffer.drain(..length).collect();
+        let length = header("content-length").and_then(|value| value.parse().ok());
+        // Go sends whatever is above 2 KiB in chunks.
+        let is_chunked = header("transfer-encoding") == Some("chunked");
+        let body = match length {
+            _ if !has_body => Vec::new(),
+            None if is_chunked => self.read_chunks().await?,
+            None => Vec::new(),
+            Some(length) => self.take(length).await?,
+        };
         Ok(Response {
             status,
             headers,
             body,
         })
+    }
+
+    async fn read_chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let end = loop {
+                if let Some(end) = find(&self.buffer, b"\r\n") {
+                    break end;
+                }
+                self.fill().await?;
+            };
+            let line = self.take(end + 2).await?;
+            let size = std::str::from_utf8(&line).ok();
+            let size = size.and_then(|line| usize::from_str_radix(line.trim_end(), 16).ok());
+            let size = size.ok_or_else(|| {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                io::Error::new(io::ErrorKind::InvalidData, line)
+            })?;
+            let chunk = self.take(size + 2).await?;
+            body.extend_from_slice(&chunk[..size]);
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    async fn take(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        while self.buffer.len() < length {
+            self.fill().await?;
+        }
+        Ok(self.buffer.drain(..length).collect())
     }
 
     async fn fill(&mut self) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! The whole service on Dapr: the program beside its sidecar, and the receiver beside its own.
 
+mod kill;
+
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
