@@ -74,6 +74,8 @@ pub(super) struct Journal {
 #[derive(Debug, Default)]
 struct State {
     index: Index,
+    /// What this replica is called, from before anybody else can read it.
+    name: Option<Arc<str>>,
     me: Option<Me>,
     /// What the last look saw of the others.
     watched: HashMap<Arc<str>, Watched>,

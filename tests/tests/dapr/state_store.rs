@@ -1,5 +1,7 @@
 //! The state store on real sidecars: foreign readers, deaths at every moment, outages.
 
+mod journal;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;

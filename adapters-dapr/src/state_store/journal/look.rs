@@ -67,7 +67,9 @@ impl Journal {
             .get::<Replicas>(&Documents::replicas())
             .await?;
         let all = registry.map_or_else(Vec::new, |(registry, _)| registry.replicas);
-        let own = self.state().me.as_ref().map(|me| Arc::clone(&me.id));
+        // Only now: who is read of as another one must not become this one before what is read is taken over,
+        // which would drop its notes.
+        let own = self.state().name.clone();
         let others = all.into_iter().filter(|id| own.as_deref() != Some(&**id));
         let others: Vec<Arc<str>> = others.map(Arc::from).collect();
         let extent = match within.is_zero() {

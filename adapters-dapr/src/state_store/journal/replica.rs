@@ -58,9 +58,7 @@ impl Journal {
     }
 
     async fn register(&self) -> Result<(), PortError> {
-        let mut random = [0; 8];
-        self.entropy.fill(&mut random);
-        let id: Arc<str> = format!("{:016x}", u64::from_be_bytes(random)).into();
+        let id = self.take_name();
         let beaten = Instant::now();
         let head = Head::default();
         // First the head: whoever finds the name has to find what is behind it.
@@ -82,6 +80,17 @@ impl Journal {
             stale_since: None,
         });
         Ok(())
+    }
+
+    /// The name that was taken, also if its registration failed.
+    fn take_name(&self) -> Arc<str> {
+        let mut state = self.state();
+        let name = state.name.get_or_insert_with(|| {
+            let mut random = [0; 8];
+            self.entropy.fill(&mut random);
+            format!("{:016x}", u64::from_be_bytes(random)).into()
+        });
+        Arc::clone(name)
     }
 
     /// Writes the head of this replica, which renews its beat, unless somebody has closed it.
@@ -112,8 +121,10 @@ impl Journal {
     fn lose_name(&self, id: &Arc<str>) -> PortError {
         tracing::warn!(replica = %id, "another replica has closed this one's journal");
         let mut state = self.state();
-        let State { index, me, .. } = &mut *state;
-        *me = None;
+        let State {
+            index, name, me, ..
+        } = &mut *state;
+        (*name, *me) = (None, None);
         index.disown();
         contended("the journal was closed by another replica")
     }
