@@ -15,6 +15,7 @@
 mod calls;
 mod decision;
 mod journal;
+mod moving;
 mod names;
 mod outbox;
 mod probe;
@@ -151,6 +152,7 @@ struct Shared {
     abilities: Abilities,
     capabilities: &'static [StateCapability],
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
     outbox: Option<Outbox>,
 }
 
@@ -184,6 +186,7 @@ impl DaprStateStore {
                 abilities,
                 capabilities,
                 clock: options.clock,
+                entropy: options.entropy,
                 outbox,
             }),
         })

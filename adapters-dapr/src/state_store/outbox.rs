@@ -27,7 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LATEST_WRITE: Duration = Duration::from_secs(90);
 
 /// Events in a record of which it is worth to find out whether they are settled.
-const MANY: usize = 8;
+pub(super) const MANY: usize = 8;
 
 /// Records whose events are remembered between a read and the write that is based on it, twice.
 const MOST_REMEMBERED: usize = 512;
@@ -101,10 +101,12 @@ impl Outbox {
         young.or_else(|| remembered.old.remove(&key))
     }
 
-    /// The events of a record that a write has to keep.
+    /// The events of a record that a write has to keep. Whether those of other replicas are settled is found out
+    /// if there are more than so many.
     pub(super) async fn unsettled(
         &self,
         found: &[CarriedEvent],
+        many: usize,
         operation: &'static str,
     ) -> Result<Vec<CarriedEvent>, PortError> {
         let is_own = |op: &Op| self.journal.is_own(op);
@@ -119,7 +121,7 @@ impl Outbox {
             }
         }
         let others = ops.iter().flatten().filter(|op| !is_own(op)).count();
-        if others > MANY {
+        if others > many {
             let looked = self.journal.look(LOOK_EVERY).await;
             looked.map_err(|error| {
                 PortError::new(error.kind(), BACKEND, operation)
@@ -137,6 +139,12 @@ impl Outbox {
         }
         let kept = found.iter().zip(&ops).filter(|(_, op)| op.is_some());
         Ok(kept.map(|(event, _)| event.clone()).collect())
+    }
+
+    /// Says whether an event was moved out of its record, by whichever replica.
+    pub(super) async fn was_moved(&self, op: &str) -> Result<bool, PortError> {
+        self.journal.look(Duration::ZERO).await?;
+        Ok(Op::parse(op).is_some_and(|op| self.journal.has_copy(&op)))
     }
 
     /// Lists events after a place.
@@ -186,6 +194,7 @@ impl Outbox {
             self.journal.look(LOOK_EVERY).await?;
         }
         ops.retain(|op| self.journal.entry(op).is_some());
+        let ops = self.journal.with_copies(ops);
         let entries = ops.iter().filter_map(|op| self.journal.entry(op));
         let resting = entries.filter(|(_, entry)| entry.rests);
         let names: HashSet<Arc<str>> = resting.map(|(_, entry)| entry.name).collect();
@@ -203,7 +212,7 @@ impl Outbox {
         let Some(new) = record.at_rest(store.clock.now()) else {
             return Ok(());
         };
-        let left = self.unsettled(record.events(), "settle").await?;
+        let left = self.unsettled(record.events(), MANY, "settle").await?;
         let is_settled =
             |event: &CarriedEvent| Op::parse(&event.op).is_some_and(|op| settled.contains(&op));
         if !left.iter().all(is_settled) {
@@ -269,23 +278,27 @@ impl Listing<'_> {
                 continue;
             };
             let strict = store.abilities.keeps.missing_is_refused;
-            let op = entry.op.to_string();
+            let op = entry.carried_as.to_string();
             match fate(&entry.noted, Some(&op), record, strict) {
                 Fate::Done => {
                     let cursor = cursor.filter(|cursor| cursor.place == *place);
                     self.add_note(*place, entry, record, cursor);
                 }
-                Fate::Refused => self.drop_note(entry),
-                Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => self.drop_note(entry),
+                Fate::Refused => self.drop_note(entry, record),
+                Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => {
+                    self.drop_note(entry, record);
+                }
                 Fate::Waits => {}
             }
         }
         Ok(())
     }
 
-    fn drop_note(&mut self, entry: &Entry) {
+    fn drop_note(&mut self, entry: &Entry, record: &Record) {
         let is_open = self.outbox.journal.entry(&entry.op).is_some();
-        if entry.stage == Stage::Landed && is_open {
+        // Another replica has moved it, and notes it as its own.
+        let is_moved = record.is_empty();
+        if entry.stage == Stage::Landed && is_open && !is_moved {
             let (op, record) = (&entry.op, &entry.name);
             tracing::warn!(%op, %record, "a foreign writer has dropped a pending event");
         }
@@ -300,6 +313,7 @@ impl Listing<'_> {
             let Some(op) = Op::parse(&event.op) else {
                 continue;
             };
+            let op = journal.shown(op);
             if op == entry.op {
                 first.push((op, event));
                 break;

@@ -58,6 +58,10 @@ pub(in crate::state_store) struct Entry {
     pub(in crate::state_store) since: Instant,
     /// The record gets another form once its events are settled.
     pub(in crate::state_store) rests: bool,
+    /// What the record calls the event; another note's id once it was moved.
+    pub(in crate::state_store) carried_as: Op,
+    /// The note that the event had before it was moved.
+    pub(super) moved_from: Option<Op>,
 }
 
 /// Places rise and are never given twice.
@@ -87,12 +91,14 @@ impl Index {
         self.next += 1;
         self.places.insert(op.clone(), place);
         let entry = Entry {
-            op,
+            op: op.clone(),
             name,
             noted,
             stage,
             since: Instant::now(),
             rests: false,
+            carried_as: op,
+            moved_from: None,
         };
         self.entries.insert(place, entry);
     }
@@ -134,6 +140,43 @@ impl Index {
         if let Some(entry) = self.get_mut(op) {
             entry.rests = true;
         }
+    }
+
+    /// Notes where an event was before.
+    pub(super) fn moves(&mut self, op: &Op, from: Option<Op>) {
+        if let Some(entry) = self.get_mut(op) {
+            entry.moved_from = from;
+        }
+    }
+
+    /// From now on the note that a moved event had before stands for the new one, if it is still there: it is
+    /// not another event for whoever has it in hand.
+    pub(super) fn moved(&mut self, to: &Op) {
+        let Some((_, entry)) = self.get(to) else {
+            return;
+        };
+        let Some(from) = entry.moved_from.clone() else {
+            return;
+        };
+        let name = Arc::clone(&entry.name);
+        if let Some(entry) = self.get_mut(&from) {
+            entry.name = name;
+            entry.noted = None;
+            entry.carried_as = to.clone();
+        }
+    }
+
+    /// The note that stands for this one, if another one does.
+    pub(super) fn stand_in(&self, entry: &Entry) -> Option<&Entry> {
+        let (_, before) = self.get(entry.moved_from.as_ref()?)?;
+        (before.carried_as == entry.op).then_some(before)
+    }
+
+    /// The note of an event that was moved from this one, if it is known.
+    pub(super) fn copy_of(&self, from: &Op) -> Option<&Op> {
+        let mut entries = self.entries.values();
+        let copy = entries.find(|entry| entry.moved_from.as_ref() == Some(from))?;
+        Some(&copy.op)
     }
 
     pub(super) fn from(&self, start: u64) -> impl Iterator<Item = (&u64, &Entry)> {
