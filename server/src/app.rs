@@ -12,7 +12,7 @@ use task_core::background::Background;
 use task_core::ports::{PortError, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
 
-use crate::backend::{self, Backend, Consumer, Hears, Replicas};
+use crate::backend::{self, Backend, Consumer, Hears, Parting, Replicas};
 use crate::config::{Config, ConfigError};
 use crate::events::{Delivers, Events, Hearing};
 use crate::http::{self, Gate, TaskApi, listener};
@@ -127,6 +127,7 @@ pub struct App {
     place: String,
     receiver: Option<String>,
     events: Background,
+    parting: Option<Parting>,
 }
 
 impl App {
@@ -152,6 +153,7 @@ impl App {
             replicas,
             consumer,
             callbacks,
+            parting,
             place,
             receiver,
         } = backend;
@@ -207,6 +209,7 @@ impl App {
             place,
             receiver,
             events,
+            parting,
         })
     }
 
@@ -234,7 +237,7 @@ impl App {
         self.api.readiness.stop();
     }
 
-    /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand.
+    /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand, save what is left.
     pub async fn serve(self, listener: TcpListener, stopping: Stopping) {
         let mut noticed = stopping.clone();
         let not_ready = async {
@@ -244,5 +247,8 @@ impl App {
         let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
         tokio::join!(not_ready, serving);
         self.events.stop().await;
+        if let Some(parting) = self.parting {
+            parting.save().await;
+        }
     }
 }

@@ -11,7 +11,7 @@ use task_core::layer::{GuardedEventBus, GuardedStateStore, Policy};
 use task_core::ports::{Group, PortError};
 
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Consumer, Hears, Replicas, notifier, once};
+use super::{Backend, Consumer, Hears, Parting, Replicas, notifier, once};
 use crate::app::StartError;
 use crate::config::{Config, Conflict};
 
@@ -83,6 +83,8 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let callbacks = callbacks(&sidecar, &bus);
     let deadline = config.notification_timeout;
     let notifier = DaprNotifier::new(sidecar).within(deadline);
+    let kept = store.clone();
+    let parting = Parting::new(async move { kept.flush().await });
     // A read, and a write that did not happen, is tried again here and nowhere else.
     let policy = Policy {
         timeout: STORE_TIMEOUT,
@@ -100,6 +102,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         replicas: Replicas::Many,
         consumer,
         callbacks: Some(callbacks),
+        parting: Some(parting),
         place,
         receiver: Some(receiver),
     })

@@ -2,9 +2,11 @@
 
 mod kill;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use task_tests::history::Seen;
 use task_tests::process::dapr::{Names, Readiness, self_hosted};
 use task_tests::process::redis::{AppendOnly, RedisOptions};
 use task_tests::process::{
@@ -95,6 +97,24 @@ impl World {
         })
     }
 
+    /// Every event of the stream, as a client of Redis reads it.
+    async fn events(&self) -> BTreeSet<Seen> {
+        let entries = self
+            .redis
+            .command(&["XRANGE", "task-events", "-", "+"])
+            .await;
+        let entries: Vec<(String, Vec<(String, String)>)> =
+            redis::from_redis_value(entries).unwrap();
+        let envelopes = entries.into_iter().flat_map(|(_, fields)| fields);
+        let data = envelopes.filter(|(name, _)| name == "data");
+        let seen = data.map(|(_, data)| {
+            let event: Value = serde_json::from_str(&data).unwrap();
+            let text = |name: &str| event[name].as_str().unwrap().to_owned();
+            (text("subject"), text("taskrev"), text("type"))
+        });
+        seen.collect()
+    }
+
     async fn notified(&self, id: &str) -> usize {
         let received = self.receiver.received().await;
         let all = received["notifications"].as_array().unwrap();
@@ -138,4 +158,23 @@ async fn a_session_is_stored_published_and_notified_once() {
         !log.contains(API_TOKEN) && !log.contains(APP_TOKEN),
         "{log}"
     );
+}
+
+#[tokio::test]
+async fn what_was_published_before_a_stop_is_not_published_again_after_it() {
+    let world = World::start().await;
+    for started in 1..=3 {
+        let server = world.serve().await;
+        let created = server.post("/tasks", r#"{"title":"once"}"#).await;
+        assert_eq!(created.status, 201, "{}", created.text());
+        let id = created.json()["id"].as_str().unwrap().to_owned();
+        until("its event is published", async || {
+            let events = world.events().await;
+            events.iter().any(|(task, ..)| *task == id).then_some(())
+        })
+        .await;
+        assert!(server.stop().success());
+        let entries = world.redis.command(&["XLEN", "task-events"]).await;
+        assert_eq!(format!("{entries:?}"), format!("int({started})"));
+    }
 }

@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use serde_json::{Value, json};
+use serde_json::json;
 use task_tests::history::{Seen, Writer};
 use task_tests::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,24 +15,6 @@ use tokio::time::sleep;
 use super::World;
 
 impl World {
-    /// Every event of the stream, as a client of Redis reads it.
-    async fn events(&self) -> BTreeSet<Seen> {
-        let entries = self
-            .redis
-            .command(&["XRANGE", "task-events", "-", "+"])
-            .await;
-        let entries: Vec<(String, Vec<(String, String)>)> =
-            redis::from_redis_value(entries).unwrap();
-        let envelopes = entries.into_iter().flat_map(|(_, fields)| fields);
-        let data = envelopes.filter(|(name, _)| name == "data");
-        let seen = data.map(|(_, data)| {
-            let event: Value = serde_json::from_str(&data).unwrap();
-            let text = |name: &str| event[name].as_str().unwrap().to_owned();
-            (text("subject"), text("taskrev"), text("type"))
-        });
-        seen.collect()
-    }
-
     /// Plays a service that tells the sidecar its configuration, and dies when it is asked for its subscriptions.
     async fn die_while_asked(&self) {
         let app = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
