@@ -239,15 +239,21 @@ impl App {
 
     /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand, save what is left.
     pub async fn serve(self, listener: TcpListener, stopping: Stopping) {
+        let Self {
+            gate,
+            api,
+            events,
+            parting,
+            ..
+        } = self;
         let mut noticed = stopping.clone();
         let not_ready = async {
             noticed.raised().await;
-            self.stop_being_ready();
+            api.readiness.stop();
         };
-        let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
-        tokio::join!(not_ready, serving);
-        self.events.stop().await;
-        if let Some(parting) = self.parting {
+        tokio::join!(not_ready, listener::serve(listener, gate, stopping));
+        events.stop().await;
+        if let Some(parting) = parting {
             parting.save().await;
         }
     }

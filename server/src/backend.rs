@@ -1,7 +1,7 @@
 //! Opens the backend that the configuration names: adapters, and what guards them.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use futures_util::future::BoxFuture;
@@ -54,16 +54,18 @@ pub struct Backend {
 }
 
 /// What a backend saves at the end, so that the next start does not do again what was done.
-pub struct Parting(BoxFuture<'static, Result<(), PortError>>);
+// Only a lock makes it one that several may look at.
+pub struct Parting(Mutex<BoxFuture<'static, Result<(), PortError>>>);
 
 impl Parting {
     /// What is to be awaited at the end.
     pub fn new(saving: impl Future<Output = Result<(), PortError>> + Send + 'static) -> Self {
-        Self(Box::pin(saving))
+        Self(Mutex::new(Box::pin(saving)))
     }
 
     pub(crate) async fn save(self) {
-        if let Err(error) = self.0.await {
+        let saving = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = saving.await {
             tracing::warn!(%error, "what was published last is published again at the next start");
         }
     }

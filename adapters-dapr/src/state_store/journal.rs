@@ -176,9 +176,7 @@ impl Journal {
     pub(super) fn from(&self, start: u64, most: usize) -> Vec<(u64, Entry)> {
         let state = self.state();
         let entries = state.index.from(start);
-        let ready = entries.filter(|(_, entry)| {
-            entry.stage != Stage::InFlight && state.index.stand_in(entry).is_none()
-        });
+        let ready = entries.filter(|(_, entry)| entry.stage != Stage::InFlight);
         let taken = ready.take(most);
         taken
             .map(|(place, entry)| (*place, entry.clone()))
@@ -200,13 +198,12 @@ impl Journal {
         shown.map_or(op, |entry| entry.op.clone())
     }
 
-    /// Adds the notes that these stand for.
-    pub(super) fn with_copies(&self, ops: Vec<Op>) -> Vec<Op> {
+    /// Adds the other notes of moved events.
+    pub(super) fn with_twins(&self, ops: Vec<Op>) -> Vec<Op> {
         let state = self.state();
-        let entries = ops.iter().filter_map(|op| state.index.get(op));
-        let copies = entries.map(|(_, entry)| &entry.carried_as);
-        let copies: Vec<Op> = copies.filter(|op| !ops.contains(op)).cloned().collect();
-        [ops, copies].concat()
+        let twins = ops.iter().filter_map(|op| state.index.twin_of(op));
+        let twins: Vec<Op> = twins.filter(|op| !ops.contains(op)).cloned().collect();
+        [ops, twins].concat()
     }
 
     /// Says whether an event was moved, so that its write took effect.
@@ -244,6 +241,11 @@ impl Journal {
             .entry(Arc::clone(&op.replica))
             .or_insert(now);
         state.looked.is_some_and(|looked| looked > met)
+    }
+
+    /// Notes whether a record was seen to carry an event under its own note.
+    pub(super) fn seen(&self, op: &Op, is_seen: bool) {
+        self.state().index.seen(op, is_seen);
     }
 
     /// Notes that a record gets another form once its events are settled.

@@ -1,4 +1,36 @@
 //! The pending events: found through the journal, read from their records.
+//!
+//! # How a change and its event stay together
+//! A component writes one key at a time, so the event travels inside its record, and finding the record again is what
+//! the journal is for. A change takes three steps, and the relay two more:
+//!
+//! 1. A *note* is saved in this replica's journal: an id, the record's name, the version that the write is based on.
+//! 2. The record is written over that version, with the event under the note's id among what is pending in it.
+//! 3. The caller is answered.
+//! 4. The relay lists the event: the note names the record, and the record carries the id.
+//! 5. When the bus has taken the event the note is removed, in this replica's journal at its next save, at most about
+//!    a second later, in another's by a document beside it. The record keeps the event until it is next written.
+//!
+//! Whoever dies, any replica reads the journals and finds out what became of a note by looking at the record:
+//!
+//! | death | what is found | what follows |
+//! | --- | --- | --- |
+//! | before 1 | nothing | the change did not happen |
+//! | between 1 and 2 | a record that has moved on without the id | the note is dropped: no event without a change |
+//! | the same, or 2 is under way | a record that is still as noted | it waits: the write may land; dropped after 90 s, when no sidecar tries any more |
+//! | between 2 and 5 | a record that carries the id | the event is published |
+//! | during 5, before the journal is saved | the same | the event is published again, under its own id |
+//!
+//! So a refused change never has an event, and an acknowledged one has it at least once. A change whose answer was
+//! lost is judged in the same way before the caller is told anything; see [`super::decision`].
+//!
+//! A deletion leaves an empty value, which carries nothing. Before it is written the pending events are *moved*, by
+//! steps 1 and 2, to a record that only this adapter reads. They are committed already, so a death between the move and
+//! the deletion leaves them in both records, and they are published from either or both. Where the replica that deletes
+//! is not the one that relays, both may happen without a death, too.
+//!
+//! A replica may read of itself as of another one only if its name is not its own any more. So it has its name before
+//! it is written down for others, and reads the names of all before it asks for its own.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -188,13 +220,13 @@ impl Outbox {
     ) -> Result<(), PortError> {
         let cursors = events.iter().map(|id| Cursor::read(id, "settle"));
         let cursors: Vec<Cursor> = cursors.collect::<Result<_, _>>()?;
-        let mut ops: Vec<Op> = cursors.into_iter().map(|cursor| cursor.op).collect();
+        let ops: Vec<Op> = cursors.into_iter().map(|cursor| cursor.op).collect();
         let is_unknown = |op: &Op| !self.journal.is_own(op) && self.journal.entry(op).is_none();
         if ops.iter().any(is_unknown) {
             self.journal.look(LOOK_EVERY).await?;
         }
+        let mut ops = self.journal.with_twins(ops);
         ops.retain(|op| self.journal.entry(op).is_some());
-        let ops = self.journal.with_copies(ops);
         let entries = ops.iter().filter_map(|op| self.journal.entry(op));
         let resting = entries.filter(|(_, entry)| entry.rests);
         let names: HashSet<Arc<str>> = resting.map(|(_, entry)| entry.name).collect();
@@ -277,10 +309,15 @@ impl Listing<'_> {
             let Some(record) = records.get(&*entry.name) else {
                 continue;
             };
+            let journal = &self.outbox.journal;
+            if journal.shown(entry.op.clone()) != entry.op {
+                continue;
+            }
             let strict = store.abilities.keeps.missing_is_refused;
             let op = entry.carried_as.to_string();
             match fate(&entry.noted, Some(&op), record, strict) {
                 Fate::Done => {
+                    journal.seen(&entry.op, true);
                     let cursor = cursor.filter(|cursor| cursor.place == *place);
                     self.add_note(*place, entry, record, cursor);
                 }
@@ -288,7 +325,7 @@ impl Listing<'_> {
                 Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => {
                     self.drop_note(entry, record);
                 }
-                Fate::Waits => {}
+                Fate::Waits => journal.seen(&entry.op, false),
             }
         }
         Ok(())
@@ -302,6 +339,7 @@ impl Listing<'_> {
             let (op, record) = (&entry.op, &entry.name);
             tracing::warn!(%op, %record, "a foreign writer has dropped a pending event");
         }
+        self.outbox.journal.seen(&entry.op, false);
         self.dropped.push(entry.op.clone());
     }
 

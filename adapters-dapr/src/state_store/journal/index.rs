@@ -60,6 +60,8 @@ pub(in crate::state_store) struct Entry {
     pub(in crate::state_store) rests: bool,
     /// What the record calls the event; another note's id once it was moved.
     pub(in crate::state_store) carried_as: Op,
+    /// The record was seen to carry it.
+    pub(super) is_seen: bool,
     /// The note that the event had before it was moved.
     pub(super) moved_from: Option<Op>,
 }
@@ -69,6 +71,8 @@ pub(in crate::state_store) struct Entry {
 pub(super) struct Index {
     entries: BTreeMap<u64, Entry>,
     places: HashMap<Op, u64>,
+    /// Where moved events are, by the notes that they had before.
+    copies: HashMap<Op, Op>,
     own: BTreeMap<u64, u64>,
     next: u64,
 }
@@ -98,6 +102,7 @@ impl Index {
             since: Instant::now(),
             rests: false,
             carried_as: op,
+            is_seen: false,
             moved_from: None,
         };
         self.entries.insert(place, entry);
@@ -108,7 +113,13 @@ impl Index {
         if self.own.get(&op.number) == Some(&place) {
             self.own.remove(&op.number);
         }
-        self.entries.remove(&place)
+        let entry = self.entries.remove(&place)?;
+        if let Some(from) = &entry.moved_from
+            && self.copies.get(from) == Some(op)
+        {
+            self.copies.remove(from);
+        }
+        Some(entry)
     }
 
     pub(super) fn get(&self, op: &Op) -> Option<(u64, &Entry)> {
@@ -136,6 +147,12 @@ impl Index {
         }
     }
 
+    pub(super) fn seen(&mut self, op: &Op, is_seen: bool) {
+        if let Some(entry) = self.get_mut(op) {
+            entry.is_seen = is_seen;
+        }
+    }
+
     pub(super) fn rests(&mut self, op: &Op) {
         if let Some(entry) = self.get_mut(op) {
             entry.rests = true;
@@ -145,7 +162,8 @@ impl Index {
     /// Notes where an event was before.
     pub(super) fn moves(&mut self, op: &Op, from: Option<Op>) {
         if let Some(entry) = self.get_mut(op) {
-            entry.moved_from = from;
+            entry.moved_from.clone_from(&from);
+            self.copies.extend(from.map(|from| (from, op.clone())));
         }
     }
 
@@ -169,14 +187,18 @@ impl Index {
     /// The note that stands for this one, if another one does.
     pub(super) fn stand_in(&self, entry: &Entry) -> Option<&Entry> {
         let (_, before) = self.get(entry.moved_from.as_ref()?)?;
-        (before.carried_as == entry.op).then_some(before)
+        (before.carried_as == entry.op || before.is_seen).then_some(before)
     }
 
     /// The note of an event that was moved from this one, if it is known.
     pub(super) fn copy_of(&self, from: &Op) -> Option<&Op> {
-        let mut entries = self.entries.values();
-        let copy = entries.find(|entry| entry.moved_from.as_ref() == Some(from))?;
-        Some(&copy.op)
+        self.copies.get(from)
+    }
+
+    /// The other note of an event that was moved.
+    pub(super) fn twin_of(&self, op: &Op) -> Option<&Op> {
+        let before = || self.get(op)?.1.moved_from.as_ref();
+        self.copy_of(op).or_else(before)
     }
 
     pub(super) fn from(&self, start: u64) -> impl Iterator<Item = (&u64, &Entry)> {
