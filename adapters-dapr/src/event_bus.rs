@@ -30,6 +30,7 @@ mod subscription;
 mod undertaker;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join;
@@ -74,12 +75,25 @@ pub enum Intake {
 }
 
 /// How a [`DaprEventBus`] is opened.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub struct EventBusOptions {
     /// How deliveries reach the service.
     pub intake: Intake,
     /// Where new groups begin, if it is not as usual for the component's type.
     pub new_groups: Option<NewGroups>,
+    /// Longest wait for the component to subscribe; Kafka joins a group meanwhile.
+    pub open_timeout: Duration,
+}
+
+impl Default for EventBusOptions {
+    /// By streams, new groups as usual, 15 s to subscribe.
+    fn default() -> Self {
+        Self {
+            intake: Intake::default(),
+            new_groups: None,
+            open_timeout: Duration::from_secs(15),
+        }
+    }
 }
 
 /// An [`EventBus`] on a pub/sub component. A clone shares its subscriptions.
@@ -90,6 +104,7 @@ pub struct DaprEventBus {
     app_id: Arc<str>,
     intake: Intake,
     new_groups: Option<NewGroups>,
+    open_timeout: Duration,
     subscribers: Arc<Subscribers>,
 }
 
@@ -177,6 +192,7 @@ impl DaprEventBus {
             app_id: app_id.into(),
             intake: options.intake,
             new_groups: options.new_groups.or(kind.new_groups()),
+            open_timeout: options.open_timeout,
             subscribers: Arc::default(),
         }
     }
@@ -276,6 +292,7 @@ impl EventBus for DaprEventBus {
             sidecar: self.publisher.sidecar.clone(),
             pubsub: self.publisher.pubsub.clone(),
             topic: subscription.topic.clone(),
+            open_timeout: self.open_timeout,
         };
         let open = self.open_stream(&source).await.map_err(refused)?;
         let in_hand = InHand::new(subscription, receiver, self.kind.answering());

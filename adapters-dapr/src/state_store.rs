@@ -7,7 +7,7 @@
 //!   deleted key in `state.redis` would accept every stale writer.
 //! - The sidecar answers an outage like a conflict. A write is a conflict only after the record was
 //!   read again and has moved on.
-//! - A pending event travels inside its record; a journal says which records to look at. See [`journal`].
+//! - A pending event travels inside its record; a journal says which records to look at. See [`outbox`].
 //!
 //! *Source:* daprd 1.16, `pkg/api/grpc`; components-contrib 1.16, `state/redis`, `state/postgresql/v2`,
 //! `state/in-memory`; seen on the real ones.
@@ -15,6 +15,7 @@
 mod calls;
 mod decision;
 mod journal;
+mod moving;
 mod names;
 mod outbox;
 mod probe;
@@ -125,6 +126,7 @@ impl Default for StateStoreOptions {
 /// | `put`, `delete` with `Create` or `Match` | 1 |
 /// | `put` with `Overwrite`, `delete` with a tombstone | 1; 2 if events are kept |
 /// | `delete` without a condition and tombstone | 2 |
+/// | `delete` with a tombstone, if events are pending in the record | 1 more, and a part of one |
 /// | `commit` with events | 1, and a part of one that concurrent commits share |
 ///
 /// A refusal costs one more, for the look that proves it.
@@ -151,6 +153,7 @@ struct Shared {
     abilities: Abilities,
     capabilities: &'static [StateCapability],
     clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
     outbox: Option<Outbox>,
 }
 
@@ -184,6 +187,7 @@ impl DaprStateStore {
                 abilities,
                 capabilities,
                 clock: options.clock,
+                entropy: options.entropy,
                 outbox,
             }),
         })

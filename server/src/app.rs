@@ -11,11 +11,11 @@ use task_core::application::{
 use task_core::background::Background;
 use task_core::ports::{PortError, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
-use tokio::time::timeout;
 
-use crate::backend::{self, Backend, Consumer, Hears, Replicas};
+use crate::backend::{self, Backend, Consumer, Hears, Parting, Replicas};
 use crate::clock::MachineClock;
 use crate::config::{Config, ConfigError};
+use crate::events::{Delivers, Events, Hearing};
 use crate::http::{self, Gate, TaskApi, listener};
 use crate::shutdown::Stopping;
 
@@ -127,9 +127,8 @@ pub struct App {
     api: Arc<TaskApi>,
     place: String,
     receiver: Option<String>,
-    relay: Option<Background>,
-    subscription: Background,
-    shutdown_timeout: Duration,
+    events: Background,
+    parting: Option<Parting>,
 }
 
 impl App {
@@ -155,6 +154,7 @@ impl App {
             replicas,
             consumer,
             callbacks,
+            parting,
             place,
             receiver,
         } = backend;
@@ -175,20 +175,32 @@ impl App {
             redelivery: config.redelivery,
             ..Subscription::new(Topic::new(TASK_EVENTS_TOPIC), group)
         };
-        let subscription = bus.subscribe(subscription, Arc::new(handler)).await?;
         let relay = match (outbox.needs_relay(), replicas) {
             (false, _) => None,
-            (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus)).start()),
+            (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus))),
             (true, Replicas::Many { lease }) => {
                 let (bus, clock) = (Arc::clone(&bus), Arc::new(MachineClock));
-                let relay = Relay::shared(outbox, bus, lease, clock, &SystemEntropy)?;
-                Some(relay.start())
+                Some(Relay::shared(outbox, bus, lease, clock, &SystemEntropy)?)
             }
         };
+        let events = Events {
+            bus: Arc::clone(&bus),
+            subscription,
+            handler: Arc::new(handler),
+            relay,
+            finish_within: config.limits.shutdown_timeout,
+        };
+        // A sidecar asks the service for its routes and lets nobody subscribe until it has the answer.
+        let delivers = match callbacks {
+            Some(_) => Delivers::OnceServing,
+            None => Delivers::AtOnce,
+        };
+        let hearing = Arc::new(Hearing::default());
+        let events = events.start(delivers, Arc::clone(&hearing)).await?;
 
         let api = Arc::new(TaskApi {
             service: Arc::new(service),
-            readiness: http::health::Readiness::new(store, bus, notifier),
+            readiness: http::health::Readiness::new(store, bus, notifier, hearing),
             inbox,
         });
         let router = http::router(Arc::clone(&api), callbacks);
@@ -198,9 +210,8 @@ impl App {
             api,
             place,
             receiver,
-            relay,
-            subscription,
-            shutdown_timeout: config.limits.shutdown_timeout,
+            events,
+            parting,
         })
     }
 
@@ -228,21 +239,24 @@ impl App {
         self.api.readiness.stop();
     }
 
-    /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand.
+    /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand, save what is left.
     pub async fn serve(self, listener: TcpListener, stopping: Stopping) {
+        let Self {
+            gate,
+            api,
+            events,
+            parting,
+            ..
+        } = self;
         let mut noticed = stopping.clone();
         let not_ready = async {
             noticed.raised().await;
-            self.stop_being_ready();
+            api.readiness.stop();
         };
-        let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
-        tokio::join!(not_ready, serving);
-        if let Some(relay) = self.relay {
-            relay.stop().await;
-        }
-        let finishing = self.subscription.stop();
-        if timeout(self.shutdown_timeout, finishing).await.is_err() {
-            tracing::warn!("a notification was cut off; it is sent again at the next start");
+        tokio::join!(not_ready, listener::serve(listener, gate, stopping));
+        events.stop().await;
+        if let Some(parting) = parting {
+            parting.save().await;
         }
     }
 }

@@ -1,9 +1,11 @@
 //! Opens the backend that the configuration names: adapters, and what guards them.
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
-use task_core::ports::{EventBus, Group, Notifier, StateStore};
+use futures_util::future::BoxFuture;
+use task_core::ports::{EventBus, Group, Notifier, PortError, StateStore};
 
 use crate::app::StartError;
 use crate::config::{self, Config, Conflict};
@@ -49,10 +51,36 @@ pub struct Backend {
     pub consumer: Consumer,
     /// Routes that the backend calls on this service.
     pub callbacks: Option<Router>,
+    /// What is saved after everything else has ended.
+    pub parting: Option<Parting>,
     /// What a person reads at the start about where tasks live.
     pub place: String,
     /// What a person reads at the start about where notifications go; `None` is the local inbox.
     pub receiver: Option<String>,
+}
+
+/// What a backend saves at the end, so that the next start does not do again what was done.
+// Only a lock makes it one that several may look at.
+pub struct Parting(Mutex<BoxFuture<'static, Result<(), PortError>>>);
+
+impl Parting {
+    /// What is to be awaited at the end.
+    pub fn new(saving: impl Future<Output = Result<(), PortError>> + Send + 'static) -> Self {
+        Self(Mutex::new(Box::pin(saving)))
+    }
+
+    pub(crate) async fn save(self) {
+        let saving = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = saving.await {
+            tracing::warn!(%error, "what was published last is published again at the next start");
+        }
+    }
+}
+
+impl fmt::Debug for Parting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parting").finish_non_exhaustive()
+    }
 }
 
 /// The consumer of the task events.

@@ -8,6 +8,7 @@ pub mod backend;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod events;
 pub mod http;
 pub mod notification_service;
 pub mod secrets;

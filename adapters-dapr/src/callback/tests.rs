@@ -56,6 +56,7 @@ impl App {
         let options = EventBusOptions {
             intake,
             new_groups: Some(NewGroups::Exist),
+            ..EventBusOptions::default()
         };
         let bus = DaprEventBus::assembled(&sidecar, "pubsub.redis", "task-api", options);
         let routes = callbacks(&sidecar, &bus);

@@ -28,9 +28,6 @@ use crate::sidecar::{Grpc, Sidecar};
 /// Pause before a broken stream is opened again.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(500);
 
-/// Longest wait for the component to subscribe; Kafka joins a group meanwhile.
-const OPEN_TIMEOUT: Duration = Duration::from_secs(15);
-
 /// How long the last answers have until the stream is closed: an answer that comes with the end may be lost.
 const LINGER: Duration = Duration::from_millis(100);
 
@@ -43,6 +40,8 @@ pub(super) struct Source {
     pub(super) sidecar: Sidecar,
     pub(super) pubsub: String,
     pub(super) topic: Topic,
+    /// Longest wait for the component to subscribe.
+    pub(super) open_timeout: Duration,
 }
 
 /// A stream that stands.
@@ -54,6 +53,9 @@ pub(super) struct Open {
 
 impl Source {
     /// Opens a stream; the component has subscribed when it returns.
+    ///
+    /// The sidecar opens none while it asks the app for its subscriptions, with a pause after each failed attempt and
+    /// without a limit for one that is not answered. So the app has to answer requests meanwhile.
     pub(super) async fn open(&self) -> Result<Open, Failure> {
         let initial = SubscribeTopicEventsRequestInitialAlpha1 {
             pubsub_name: self.pubsub.clone(),
@@ -72,7 +74,7 @@ impl Source {
         };
         let sidecar = &self.sidecar;
         let events = sidecar
-            .call_within(OPEN_TIMEOUT, Effect::Read, opening)
+            .call_within(self.open_timeout, Effect::Read, opening)
             .await?;
         Ok(Open { events, replies })
     }

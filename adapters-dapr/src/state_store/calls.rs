@@ -225,3 +225,69 @@ pub(super) fn is_refusal(failure: &Failure, creation: Creation) -> bool {
         (Creation::Sentinel | Creation::FirstWrite, _) => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+
+    use super::*;
+
+    #[test]
+    fn an_outage_is_not_taken_for_a_refusal() {
+        let mismatch = "possible etag mismatch. error from state store: ";
+        for (creation, code, text, expected) in [
+            (
+                Creation::Sentinel,
+                Code::Aborted,
+                "ERR user_script:14: failed to set key task-7",
+                true,
+            ),
+            (
+                Creation::Sentinel,
+                Code::Aborted,
+                "read tcp 127.0.0.1:6379: i/o timeout",
+                false,
+            ),
+            (
+                Creation::Sentinel,
+                Code::Aborted,
+                "dial tcp 127.0.0.1:6379: connect: connection refused",
+                false,
+            ),
+            (
+                Creation::Sentinel,
+                Code::Internal,
+                "no item was updated",
+                false,
+            ),
+            (Creation::FirstWrite, Code::Aborted, "", true),
+            (
+                Creation::FirstWrite,
+                Code::Internal,
+                "no item was updated",
+                true,
+            ),
+            (
+                Creation::FirstWrite,
+                Code::Internal,
+                "failed to connect to `host=127.0.0.1`",
+                false,
+            ),
+            (
+                Creation::FirstWrite,
+                Code::Unavailable,
+                "no item was updated",
+                false,
+            ),
+        ] {
+            let status = Box::new(Status::new(code, format!("{mismatch}{text}")));
+            let effect = Effect::Write;
+            let failure = Failure::Status { status, effect };
+            assert_eq!(is_refusal(&failure, creation), expected, "{code} {text}");
+        }
+        let limit = Duration::from_secs(3);
+        let effect = Effect::Write;
+        let failure = Failure::NoAnswer { limit, effect };
+        assert!(!is_refusal(&failure, Creation::FirstWrite));
+    }
+}

@@ -108,7 +108,7 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Saves notes of events that a write is about to carry.
+    /// Saves notes of events that a write is about to carry, with the notes of those that another record carries.
     ///
     /// # Errors
     /// `Throttled` beyond the limit of notes; otherwise as a put. The record was not written.
@@ -116,11 +116,11 @@ impl Journal {
         &self,
         name: &str,
         noted: &Noted,
-        count: usize,
+        origins: &[Option<Op>],
         operation: &'static str,
     ) -> Result<Note<'_>, PortError> {
         let note = loop {
-            if let Some(note) = self.begin(name, noted, count, operation)? {
+            if let Some(note) = self.begin(name, noted, origins, operation)? {
                 break note;
             }
             let mut saver = self.saver.lock().await;
@@ -141,7 +141,7 @@ impl Journal {
         &self,
         name: &str,
         noted: &Noted,
-        count: usize,
+        origins: &[Option<Op>],
         operation: &'static str,
     ) -> Result<Option<Note<'_>>, PortError> {
         let mut state = self.state();
@@ -149,7 +149,7 @@ impl Journal {
         let Some(me) = me.as_mut().filter(|me| me.is_fresh(self.beat_every)) else {
             return Ok(None);
         };
-        if index.own() + count > MOST_NOTES {
+        if index.own() + origins.len() > MOST_NOTES {
             return Err(
                 PortError::new(ErrorKind::Throttled, BACKEND, operation).context(format!(
                     "{} events of this replica wait to be published, the limit is {MOST_NOTES}",
@@ -159,9 +159,10 @@ impl Journal {
         }
         let start = me.next;
         let name: Arc<str> = name.into();
-        for _ in 0..count {
+        for origin in origins {
             let op = Op::new(&me.id, me.next);
-            index.add_own(op, &name, noted);
+            index.add_own(op.clone(), &name, noted);
+            index.moves(&op, origin.clone());
             me.next += 1;
         }
         Ok(Some(Note {
@@ -187,6 +188,27 @@ impl Journal {
         let state = self.state();
         let (place, entry) = state.index.get(op)?;
         Some((place, entry.clone()))
+    }
+
+    /// What the event that a record calls so is listed as.
+    pub(super) fn shown(&self, op: Op) -> Op {
+        let state = self.state();
+        let entry = state.index.get(&op).map(|(_, entry)| entry);
+        let shown = entry.and_then(|entry| state.index.stand_in(entry));
+        shown.map_or(op, |entry| entry.op.clone())
+    }
+
+    /// Adds the other notes of moved events.
+    pub(super) fn with_twins(&self, ops: Vec<Op>) -> Vec<Op> {
+        let state = self.state();
+        let twins = ops.iter().filter_map(|op| state.index.twin_of(op));
+        let twins: Vec<Op> = twins.filter(|op| !ops.contains(op)).cloned().collect();
+        [ops, twins].concat()
+    }
+
+    /// Says whether an event was moved, so that its write took effect.
+    pub(super) fn has_copy(&self, op: &Op) -> bool {
+        self.state().index.copy_of(op).is_some()
     }
 
     /// Says whether an operation is one of this replica.
@@ -224,6 +246,11 @@ impl Journal {
     /// The record of this event is about to be written again: from now on it is read.
     pub(super) fn let_go(&self, op: &Op) {
         self.state().index.let_go(op);
+    }
+
+    /// Notes whether a record was seen to carry an event under its own note.
+    pub(super) fn seen(&self, op: &Op, is_seen: bool) {
+        self.state().index.seen(op, is_seen);
     }
 
     /// Notes that a record gets another form once its events are settled.
@@ -284,6 +311,7 @@ impl Note<'_> {
             if let Some(event) = lone {
                 state.index.hold(&op, event);
             }
+            state.index.moved(&op);
         }
     }
 

@@ -1,4 +1,36 @@
 //! The pending events: found through the journal, read from their records.
+//!
+//! # How a change and its event stay together
+//! A component writes one key at a time, so the event travels inside its record, and finding the record again is what
+//! the journal is for. A change takes three steps, and the relay two more:
+//!
+//! 1. A *note* is saved in this replica's journal: an id, the record's name, the version that the write is based on.
+//! 2. The record is written over that version, with the event under the note's id among what is pending in it.
+//! 3. The caller is answered.
+//! 4. The relay lists the event: the note names the record, and the record carries the id.
+//! 5. When the bus has taken the event the note is removed, in this replica's journal at its next save, at most about
+//!    a second later, in another's by a document beside it. The record keeps the event until it is next written.
+//!
+//! Whoever dies, any replica reads the journals and finds out what became of a note by looking at the record:
+//!
+//! | death | what is found | what follows |
+//! | --- | --- | --- |
+//! | before 1 | nothing | the change did not happen |
+//! | between 1 and 2 | a record that has moved on without the id | the note is dropped: no event without a change |
+//! | the same, or 2 is under way | a record that is still as noted | it waits: the write may land; dropped after 90 s, when no sidecar tries any more |
+//! | between 2 and 5 | a record that carries the id | the event is published |
+//! | during 5, before the journal is saved | the same | the event is published again, under its own id |
+//!
+//! So a refused change never has an event, and an acknowledged one has it at least once. A change whose answer was
+//! lost is judged in the same way before the caller is told anything; see [`super::decision`].
+//!
+//! A deletion leaves an empty value, which carries nothing. Before it is written the pending events are *moved*, by
+//! steps 1 and 2, to a record that only this adapter reads. They are committed already, so a death between the move and
+//! the deletion leaves them in both records, and they are published from either or both. Where the replica that deletes
+//! is not the one that relays, both may happen without a death, too.
+//!
+//! A replica may read of itself as of another one only if its name is not its own any more. So it has its name before
+//! it is written down for others, and reads the names of all before it asks for its own.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -27,7 +59,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LATEST_WRITE: Duration = Duration::from_secs(90);
 
 /// Events in a record of which it is worth to find out whether they are settled.
-const MANY: usize = 8;
+pub(super) const MANY: usize = 8;
 
 /// Records whose events are remembered between a read and the write that is based on it, twice.
 const MOST_REMEMBERED: usize = 512;
@@ -101,10 +133,12 @@ impl Outbox {
         young.or_else(|| remembered.old.remove(&key))
     }
 
-    /// The events of a record that a write has to keep.
+    /// The events of a record that a write has to keep. Whether those of other replicas are settled is found out
+    /// if there are more than so many.
     pub(super) async fn unsettled(
         &self,
         found: &[CarriedEvent],
+        many: usize,
         operation: &'static str,
     ) -> Result<Vec<CarriedEvent>, PortError> {
         let is_own = |op: &Op| self.journal.is_own(op);
@@ -119,7 +153,7 @@ impl Outbox {
             }
         }
         let others = ops.iter().flatten().filter(|op| !is_own(op)).count();
-        if others > MANY {
+        if others > many {
             let looked = self.journal.look(LOOK_EVERY).await;
             looked.map_err(|error| {
                 PortError::new(error.kind(), BACKEND, operation)
@@ -140,6 +174,12 @@ impl Outbox {
         }
         let kept = found.iter().zip(&ops).filter(|(_, op)| op.is_some());
         Ok(kept.map(|(event, _)| event.clone()).collect())
+    }
+
+    /// Says whether an event was moved out of its record, by whichever replica.
+    pub(super) async fn was_moved(&self, op: &str) -> Result<bool, PortError> {
+        self.journal.look(Duration::ZERO).await?;
+        Ok(Op::parse(op).is_some_and(|op| self.journal.has_copy(&op)))
     }
 
     /// Lists events after a place.
@@ -183,11 +223,12 @@ impl Outbox {
     ) -> Result<(), PortError> {
         let cursors = events.iter().map(|id| Cursor::read(id, "settle"));
         let cursors: Vec<Cursor> = cursors.collect::<Result<_, _>>()?;
-        let mut ops: Vec<Op> = cursors.into_iter().map(|cursor| cursor.op).collect();
+        let ops: Vec<Op> = cursors.into_iter().map(|cursor| cursor.op).collect();
         let is_unknown = |op: &Op| !self.journal.is_own(op) && self.journal.entry(op).is_none();
         if ops.iter().any(is_unknown) {
             self.journal.look(LOOK_EVERY).await?;
         }
+        let mut ops = self.journal.with_twins(ops);
         ops.retain(|op| self.journal.entry(op).is_some());
         let entries = ops.iter().filter_map(|op| self.journal.entry(op));
         let resting = entries.filter(|(_, entry)| entry.rests);
@@ -206,7 +247,7 @@ impl Outbox {
         let Some(new) = record.at_rest(store.clock.now()) else {
             return Ok(());
         };
-        let left = self.unsettled(record.events(), "settle").await?;
+        let left = self.unsettled(record.events(), MANY, "settle").await?;
         let is_settled =
             |event: &CarriedEvent| Op::parse(&event.op).is_some_and(|op| settled.contains(&op));
         if !left.iter().all(is_settled) {
@@ -269,8 +310,10 @@ impl Listing<'_> {
             if self.events.len() >= self.limit {
                 break;
             }
+            let journal = &self.outbox.journal;
             let cursor = cursor.filter(|cursor| cursor.place == *place);
             if let Some(event) = &entry.held {
+                journal.seen(&entry.op, true);
                 if cursor.is_none() {
                     self.list(*place, &entry.op, event);
                 }
@@ -279,24 +322,35 @@ impl Listing<'_> {
             let Some(record) = records.get(&*entry.name) else {
                 continue;
             };
+            if journal.shown(entry.op.clone()) != entry.op {
+                continue;
+            }
             let strict = store.abilities.keeps.missing_is_refused;
-            let op = entry.op.to_string();
+            let op = entry.carried_as.to_string();
             match fate(&entry.noted, Some(&op), record, strict) {
-                Fate::Done => self.add_note(*place, entry, record, cursor),
-                Fate::Refused => self.drop_note(entry),
-                Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => self.drop_note(entry),
-                Fate::Waits => {}
+                Fate::Done => {
+                    journal.seen(&entry.op, true);
+                    self.add_note(*place, entry, record, cursor);
+                }
+                Fate::Refused => self.drop_note(entry, record),
+                Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => {
+                    self.drop_note(entry, record);
+                }
+                Fate::Waits => journal.seen(&entry.op, false),
             }
         }
         Ok(())
     }
 
-    fn drop_note(&mut self, entry: &Entry) {
+    fn drop_note(&mut self, entry: &Entry, record: &Record) {
         let is_open = self.outbox.journal.entry(&entry.op).is_some();
-        if entry.stage == Stage::Landed && is_open {
+        // Another replica has moved it, and notes it as its own.
+        let is_moved = record.is_empty();
+        if entry.stage == Stage::Landed && is_open && !is_moved {
             let (op, record) = (&entry.op, &entry.name);
             tracing::warn!(%op, %record, "a foreign writer has dropped a pending event");
         }
+        self.outbox.journal.seen(&entry.op, false);
         self.dropped.push(entry.op.clone());
     }
 
@@ -308,6 +362,7 @@ impl Listing<'_> {
             let Some(op) = Op::parse(&event.op) else {
                 continue;
             };
+            let op = journal.shown(op);
             if op == entry.op {
                 first.push((op, event));
                 break;

@@ -128,6 +128,11 @@ impl Record {
         })
     }
 
+    /// Says whether it is what a deletion leaves for ever, without events.
+    pub(super) fn is_empty(&self) -> bool {
+        matches!(self, Self::Gone { is_buried: true, events, .. } if events.is_empty())
+    }
+
     pub(super) fn carries(&self, op: &str) -> bool {
         self.events().iter().any(|event| *event.op == *op)
     }

@@ -12,7 +12,8 @@ use super::calls::{Life, When, is_refusal};
 use super::decision::{Fate, Noted, fate};
 use super::journal::Note;
 use super::names::name_of;
-use super::record::{New, Record};
+use super::outbox::MANY;
+use super::record::{Keeps, New, Record};
 use super::version::Version;
 use crate::error::{BACKEND, Failure};
 
@@ -116,6 +117,12 @@ impl<'a> Change<'a> {
     fn conflict(&self, what: &str) -> PortError {
         PortError::new(ErrorKind::Conflict, BACKEND, self.operation)
             .context(format!("{} {what}", self.key))
+    }
+
+    /// Says whether a foreign reader must not see more than an empty value from now on.
+    fn empties(&self, keeps: Keeps) -> bool {
+        let is_burial = matches!(self.new, New::Deleted { tombstone: Some(_) });
+        is_burial && self.events.is_empty() && keeps.empty
     }
 
     fn removes_without_a_trace(&self) -> bool {
@@ -240,15 +247,24 @@ impl Shared {
     ) -> Result<Attempt, PortError> {
         let Base { noted, may_end } = base;
         let operation = change.operation;
+        let empties = change.empties(self.abilities.keeps);
         let mut events = match &self.outbox {
-            Some(outbox) => outbox.unsettled(found, operation).await?,
+            Some(outbox) => {
+                let many = if empties { 0 } else { MANY };
+                outbox.unsettled(found, many, operation).await?
+            }
             None => found.to_vec(),
         };
+        if let Some(outbox) = self.outbox.as_ref().filter(|_| empties) {
+            self.move_events(outbox, &events, operation).await?;
+            events.clear();
+        }
         let (mut note, mut lone) = (None, None);
         if let Some(outbox) = self.outbox.as_ref().filter(|_| !change.events.is_empty()) {
             check_room(&events, change)?;
-            let (name, count) = (&change.name, change.events.len());
-            let noting = outbox.journal.note(name, &noted, count, operation);
+            let origins = vec![None; change.events.len()];
+            let journal = &outbox.journal;
+            let noting = journal.note(&change.name, &noted, &origins, operation);
             let noting = noting.await?;
             lone = match (&change.new, &*events, change.events) {
                 (New::Value { ttl: None, .. }, [], [event]) => Some(event),
@@ -288,7 +304,7 @@ impl Shared {
         &self,
         change: &Change<'_>,
         noted: &Noted,
-        note: Option<Note<'_>>,
+        mut note: Option<Note<'_>>,
         failure: Failure,
     ) -> Result<Attempt, PortError> {
         let is_refusal = is_refusal(&failure, self.abilities.creation);
@@ -306,6 +322,19 @@ impl Shared {
             return Err(error);
         };
         let op = note.as_ref().and_then(|note| note.ops().last());
+        if let (Some(op), Some(outbox)) = (&op, &self.outbox)
+            && record.is_empty()
+        {
+            match (outbox.was_moved(op).await, note) {
+                // It took effect before the deletion that has emptied the record.
+                (Ok(true), note) => {
+                    note.into_iter().for_each(|note| note.landed(None));
+                    return Ok(Attempt::Done);
+                }
+                (Ok(false), unmoved) => note = unmoved,
+                (Err(_), _) => return Err(error),
+            }
+        }
         let strict = self.abilities.keeps.missing_is_refused;
         let fate = match fate(noted, op.as_deref(), &record, strict) {
             // What refused it has ended since: its time was over, and the memory of a sidecar sees that

@@ -11,7 +11,7 @@ use task_core::layer::{GuardedEventBus, GuardedStateStore};
 use task_core::ports::{Group, PortError};
 
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Consumer, Hears, Replicas, guards, notifier};
+use super::{Backend, Consumer, Hears, Parting, Replicas, guards, notifier};
 use crate::app::StartError;
 use crate::config::{Config, Conflict};
 
@@ -83,6 +83,8 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let callbacks = callbacks(&sidecar, &bus);
     let deadline = config.notification_timeout;
     let notifier = DaprNotifier::new(sidecar).within(deadline);
+    let kept = store.clone();
+    let parting = Parting::new(async move { kept.flush().await });
     let policy = guards::store(STORE_TIMEOUT);
     Ok(Backend {
         store: Arc::new(GuardedStateStore::new(Arc::new(store), BACKEND, policy)),
@@ -98,6 +100,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         },
         consumer,
         callbacks: Some(callbacks),
+        parting: Some(parting),
         place,
         receiver: Some(receiver),
     })

@@ -92,6 +92,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         replicas: Replicas::Many { lease: "relay" },
         consumer: Consumer::default(),
         callbacks: None,
+        parting: None,
         receiver: Some(url.to_string()),
         place: format!("{} ({})", direct.redis.url, direct.redis.layout.as_str()),
     })

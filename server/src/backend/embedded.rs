@@ -54,6 +54,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         replicas: Replicas::One,
         consumer: Consumer::default(),
         callbacks: None,
+        parting: None,
         receiver: config.notification_url.as_ref().map(ToString::to_string),
         place: file.display().to_string(),
     })

@@ -15,6 +15,7 @@ use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
 use super::TaskApi;
+use crate::events::Hearing;
 
 /// Longest wait for one dependency.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -28,6 +29,7 @@ pub(crate) struct Readiness {
     store: Arc<dyn StateStore>,
     bus: Arc<dyn EventBus>,
     notifier: Arc<dyn Notifier>,
+    hearing: Arc<Hearing>,
     stopping: AtomicBool,
     /// The last look, and when it ended. Locked by whoever looks.
     seen: Mutex<Option<(Instant, Dependencies)>>,
@@ -110,11 +112,13 @@ impl Readiness {
         store: Arc<dyn StateStore>,
         bus: Arc<dyn EventBus>,
         notifier: Arc<dyn Notifier>,
+        hearing: Arc<Hearing>,
     ) -> Self {
         Self {
             store,
             bus,
             notifier,
+            hearing,
             stopping: AtomicBool::new(false),
             seen: Mutex::default(),
         }
@@ -123,6 +127,11 @@ impl Readiness {
     /// From now on the service is not ready.
     pub(crate) fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    async fn event_bus(&self) -> Result<(), PortError> {
+        self.bus.check().await?;
+        self.hearing.check()
     }
 
     async fn report(&self) -> Ready {
@@ -150,7 +159,7 @@ impl Readiness {
         let (down, degraded) = (DependencyStatus::Down, DependencyStatus::Degraded);
         let (state_store, event_bus, notifier) = tokio::join!(
             check(down, self.store.check()),
-            check(degraded, self.bus.check()),
+            check(degraded, self.event_bus()),
             check(degraded, self.notifier.check()),
         );
         let dependencies = Dependencies {

@@ -36,6 +36,7 @@ impl Fixture {
             replicas: Replicas::One,
             consumer: Consumer::default(),
             callbacks: None,
+            parting: None,
             place: String::new(),
             receiver: None,
         };

@@ -1,8 +1,12 @@
 //! The whole service on Dapr: the program beside its sidecar, and the receiver beside its own.
 
+mod kill;
+
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
+use task_tests::history::Seen;
 use task_tests::process::dapr::{Names, Readiness, self_hosted};
 use task_tests::process::redis::{AppendOnly, RedisOptions};
 use task_tests::process::{
@@ -82,13 +86,33 @@ impl World {
         started.unwrap_or_else(|log| panic!("{log}\n{}", self.sidecar.log()))
     }
 
-    /// What a client of the sidecar sees under a key.
+    /// What a client of the sidecar sees under a key; it takes an empty value for a missing one.
     async fn stored(&self, id: &str) -> Option<Value> {
         let path = format!("/v1.0/state/statestore/task-{id}");
         let answer = self.sidecar.send("GET", &path, &[], "").await;
-        serde_json::from_str(&answer.text())
-            .ok()
-            .filter(|_| answer.status == 200)
+        assert!(matches!(answer.status, 200 | 204), "{}", answer.text());
+        let text = answer.text();
+        (!text.is_empty()).then(|| {
+            serde_json::from_str(&text).unwrap_or_else(|error| panic!("{id}: {error}: {text:?}"))
+        })
+    }
+
+    /// Every event of the stream, as a client of Redis reads it.
+    async fn events(&self) -> BTreeSet<Seen> {
+        let entries = self
+            .redis
+            .command(&["XRANGE", "task-events", "-", "+"])
+            .await;
+        let entries: Vec<(String, Vec<(String, String)>)> =
+            redis::from_redis_value(entries).unwrap();
+        let envelopes = entries.into_iter().flat_map(|(_, fields)| fields);
+        let data = envelopes.filter(|(name, _)| name == "data");
+        let seen = data.map(|(_, data)| {
+            let event: Value = serde_json::from_str(&data).unwrap();
+            let text = |name: &str| event[name].as_str().unwrap().to_owned();
+            (text("subject"), text("taskrev"), text("type"))
+        });
+        seen.collect()
     }
 
     async fn notified(&self, id: &str) -> usize {
@@ -134,4 +158,23 @@ async fn a_session_is_stored_published_and_notified_once() {
         !log.contains(API_TOKEN) && !log.contains(APP_TOKEN),
         "{log}"
     );
+}
+
+#[tokio::test]
+async fn what_was_published_before_a_stop_is_not_published_again_after_it() {
+    let world = World::start().await;
+    for started in 1..=3 {
+        let server = world.serve().await;
+        let created = server.post("/tasks", r#"{"title":"once"}"#).await;
+        assert_eq!(created.status, 201, "{}", created.text());
+        let id = created.json()["id"].as_str().unwrap().to_owned();
+        until("its event is published", async || {
+            let events = world.events().await;
+            events.iter().any(|(task, ..)| *task == id).then_some(())
+        })
+        .await;
+        assert!(server.stop().success());
+        let entries = world.redis.command(&["XLEN", "task-events"]).await;
+        assert_eq!(format!("{entries:?}"), format!("int({started})"));
+    }
 }

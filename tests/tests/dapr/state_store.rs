@@ -1,5 +1,7 @@
 //! The state store on real sidecars: foreign readers, deaths at every moment, outages.
 
+mod journal;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -166,7 +168,7 @@ async fn the_python_service_and_we_work_on_the_same_tasks() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_task_that_was_deleted_while_its_event_waits_is_missing_to_all_once_it_is_published() {
+async fn a_task_that_was_deleted_while_its_event_waits_is_missing_to_all_at_once() {
     let stack = Stack::start().await;
     let store = stack.open().await;
     let create = put("1", &json!({"id": "1"}), WriteMode::Create).event(event("created"));
@@ -177,6 +179,8 @@ async fn a_task_that_was_deleted_while_its_event_waits_is_missing_to_all_once_it
     };
     store.delete(&task("1"), options).await.unwrap();
     assert_eq!(value(&store, "1").await, None);
+    assert_eq!(stack.seen("1").await, Value::Null);
+    assert_eq!(pending(&store).await, ["created"]);
     let other = stack.open().await;
     assert_eq!(pending(&other).await, ["created"]);
     settle_all(&other).await;

@@ -48,6 +48,9 @@ pub(super) struct Saved {
     pub(super) record: Box<str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) etag: Noted,
+    /// The note that the event had before it was moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) moved_from: Option<Box<str>>,
 }
 
 /// Notes that others have settled, as ranges of numbers with both ends.

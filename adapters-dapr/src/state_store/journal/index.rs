@@ -66,6 +66,12 @@ pub(in crate::state_store) struct Entry {
     pub(in crate::state_store) since: Instant,
     /// The record gets another form once its events are settled.
     pub(in crate::state_store) rests: bool,
+    /// What the record calls the event; another note's id once it was moved.
+    pub(in crate::state_store) carried_as: Op,
+    /// The record was seen to carry it.
+    pub(super) is_seen: bool,
+    /// The note that the event had before it was moved.
+    pub(super) moved_from: Option<Op>,
     /// The event, if it is the only one of its record and nobody has to read that to know it.
     pub(in crate::state_store) held: Option<Arc<Event>>,
 }
@@ -84,6 +90,8 @@ impl Entry {
 pub(super) struct Index {
     entries: BTreeMap<u64, Entry>,
     places: HashMap<Op, u64>,
+    /// Where moved events are, by the notes that they had before.
+    copies: HashMap<Op, Op>,
     own: BTreeMap<u64, u64>,
     next: u64,
     held: usize,
@@ -107,12 +115,15 @@ impl Index {
         self.next += 1;
         self.places.insert(op.clone(), place);
         let entry = Entry {
-            op,
+            op: op.clone(),
             name,
             noted,
             stage,
             since: Instant::now(),
             rests: false,
+            carried_as: op,
+            is_seen: false,
+            moved_from: None,
             held: None,
         };
         self.entries.insert(place, entry);
@@ -123,9 +134,14 @@ impl Index {
         if self.own.get(&op.number) == Some(&place) {
             self.own.remove(&op.number);
         }
-        let removed = self.entries.remove(&place)?;
-        self.held -= usize::from(removed.held.is_some());
-        Some(removed)
+        let entry = self.entries.remove(&place)?;
+        self.held -= usize::from(entry.held.is_some());
+        if let Some(from) = &entry.moved_from
+            && self.copies.get(from) == Some(op)
+        {
+            self.copies.remove(from);
+        }
+        Some(entry)
     }
 
     /// Holds the only event of a record in memory, if there is room.
@@ -169,10 +185,58 @@ impl Index {
         }
     }
 
+    pub(super) fn seen(&mut self, op: &Op, is_seen: bool) {
+        if let Some(entry) = self.get_mut(op) {
+            entry.is_seen = is_seen;
+        }
+    }
+
     pub(super) fn rests(&mut self, op: &Op) {
         if let Some(entry) = self.get_mut(op) {
             entry.rests = true;
         }
+    }
+
+    /// Notes where an event was before.
+    pub(super) fn moves(&mut self, op: &Op, from: Option<Op>) {
+        if let Some(entry) = self.get_mut(op) {
+            entry.moved_from.clone_from(&from);
+            self.copies.extend(from.map(|from| (from, op.clone())));
+        }
+    }
+
+    /// From now on the note that a moved event had before stands for the new one, if it is still there: it is
+    /// not another event for whoever has it in hand.
+    pub(super) fn moved(&mut self, to: &Op) {
+        let Some((_, entry)) = self.get(to) else {
+            return;
+        };
+        let Some(from) = entry.moved_from.clone() else {
+            return;
+        };
+        let name = Arc::clone(&entry.name);
+        if let Some(entry) = self.get_mut(&from) {
+            entry.name = name;
+            entry.noted = None;
+            entry.carried_as = to.clone();
+        }
+    }
+
+    /// The note that stands for this one, if another one does.
+    pub(super) fn stand_in(&self, entry: &Entry) -> Option<&Entry> {
+        let (_, before) = self.get(entry.moved_from.as_ref()?)?;
+        (before.carried_as == entry.op || before.is_seen).then_some(before)
+    }
+
+    /// The note of an event that was moved from this one, if it is known.
+    pub(super) fn copy_of(&self, from: &Op) -> Option<&Op> {
+        self.copies.get(from)
+    }
+
+    /// The other note of an event that was moved.
+    pub(super) fn twin_of(&self, op: &Op) -> Option<&Op> {
+        let before = || self.get(op)?.1.moved_from.as_ref();
+        self.copy_of(op).or_else(before)
     }
 
     pub(super) fn from(&self, start: u64) -> impl Iterator<Item = (&u64, &Entry)> {

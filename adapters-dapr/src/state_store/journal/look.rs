@@ -195,7 +195,11 @@ impl Journal {
                 for note in segment.notes {
                     if noted.contains(&note.number) {
                         let op = Op::new(&one.id, note.number);
-                        state.index.add_other(op, note.record.into(), note.etag);
+                        let from = note.moved_from.as_deref().and_then(Op::parse);
+                        state
+                            .index
+                            .add_other(op.clone(), note.record.into(), note.etag);
+                        state.index.moves(&op, from);
                     }
                 }
             }

@@ -212,6 +212,7 @@ impl super::State {
             number: entry.op.number,
             record: (*entry.name).into(),
             etag: entry.noted.clone(),
+            moved_from: entry.moved_from.as_ref().map(|op| op.to_string().into()),
         });
         Segment {
             through: end,

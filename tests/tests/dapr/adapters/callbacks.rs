@@ -53,6 +53,7 @@ impl Service {
         let options = EventBusOptions {
             intake,
             new_groups: Some(NewGroups::Exist),
+            ..EventBusOptions::default()
         };
         let bus = DaprEventBus::open(&adapter, options).await.unwrap();
         Self {

@@ -226,8 +226,6 @@ fn judge(log: &Log, values: &BTreeMap<String, Option<String>>, published: &Publi
         );
     }
     assert!(relays.len() * 10 < seen.len(), "{relays:?}");
-    println!("{} came from both relays", relays.len());
-    println!("{} came again", published.len() - seen.len());
 }
 
 /// All replicas work, two of them publish, and everything is published in the end.
