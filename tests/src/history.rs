@@ -12,6 +12,7 @@ use std::sync::Mutex;
 use std::time::Instant;
 
 use crate::process::{Connection, Response, TaskServer};
+use crate::wait::until;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use task_core::domain::{IdempotencyKey, TaskId};
@@ -197,15 +198,19 @@ impl Writer {
         self.current = Some((id.to_owned(), revision, to));
     }
 
-    /// Resolves what is still unknown, and leaves the current task as it is.
+    /// Resolves what is still unknown, as soon as the server answers, and leaves the current task as it is.
     ///
     /// # Panics
-    /// If the server does not answer, or contradicts an earlier answer.
+    /// If the server does not answer in time, or contradicts an earlier answer.
     pub async fn finish(&mut self, server: &TaskServer) {
-        let mut connection = server.connect().await;
-        if let Some(change) = self.cut_off.take() {
-            self.resolve(&mut connection, change).await.unwrap();
-        }
+        until("what was cut off is known", async || {
+            let Some(change) = self.cut_off.take() else {
+                return Some(());
+            };
+            let mut connection = server.connect().await;
+            self.resolve(&mut connection, change).await.ok()
+        })
+        .await;
         if let Some((id, revision, _)) = self.current.take() {
             self.tasks.insert(id, Some(revision));
         }
