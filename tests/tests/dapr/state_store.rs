@@ -214,14 +214,20 @@ async fn what_is_deleted_right_after_it_was_written_ends_after_its_limit() {
         tombstone: Some(Duration::from_secs(60)),
     };
     store.delete(&task("1"), options).await.unwrap();
-    let left = async || stack.redis.command(&["TTL", "task-api||task-1"]).await;
-    assert_eq!(left().await, redis::Value::Int(-1), "its event waits");
+    let ends = async |key: &str| {
+        let left = stack.redis.command(&["TTL", key]).await;
+        assert!(
+            matches!(left, redis::Value::Int(1..=60)),
+            "{key} stays for ever: {left:?}"
+        );
+    };
+    ends("task-api||task-1").await;
+    assert_eq!(pending(&store).await, ["created"]);
     settle_all(&store).await;
-    let left = left().await;
-    assert!(
-        matches!(left, redis::Value::Int(1..=60)),
-        "it stays for ever: {left:?}"
-    );
+    let moved = stack.redis.command(&["KEYS", "*moved*"]).await;
+    let moved: Vec<String> = redis::from_redis_value(moved).unwrap();
+    assert_eq!(moved.len(), 1, "{moved:?}");
+    ends(&moved[0]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

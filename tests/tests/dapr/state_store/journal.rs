@@ -11,7 +11,8 @@ use task_core::application::{Outbox, Relay};
 use task_core::background::Background;
 use task_core::ports::{
     BusCapability, CapabilitySet, DeleteMode, DeleteOptions, ErrorKind, Event, EventBus,
-    EventHandler, Outcome, PortError, StateStore, Subscription, SystemEntropy, WriteMode,
+    EventHandler, Outcome, PortError, StateStore, Subscription, SystemClock, SystemEntropy,
+    WriteMode,
 };
 use task_tests::wait::until;
 use tokio::runtime::Runtime;
@@ -141,7 +142,9 @@ impl EventBus for Log {
 fn relay(store: impl StateStore + 'static, bus: &Arc<Log>) -> Background {
     let outbox = Arc::new(Outbox::new(Arc::new(store)).unwrap());
     let bus: Arc<dyn EventBus> = Arc::<Log>::clone(bus);
-    Relay::shared(outbox, bus, &SystemEntropy).unwrap().start()
+    let clock = Arc::new(SystemClock);
+    let relay = Relay::shared(outbox, bus, "relay-dapr", clock, &SystemEntropy);
+    relay.unwrap().start()
 }
 
 #[test]
