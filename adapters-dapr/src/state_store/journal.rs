@@ -248,6 +248,11 @@ impl Journal {
         self.state().index.let_go(op);
     }
 
+    /// The note of an event that its record carries no more because it was moved, with its new place.
+    pub(super) fn follow(&self, op: &Op) -> Option<Entry> {
+        self.state().index.follow(op)
+    }
+
     /// Notes whether a record was seen to carry an event under its own note.
     pub(super) fn seen(&self, op: &Op, is_seen: bool) {
         self.state().index.seen(op, is_seen);

@@ -40,7 +40,7 @@ use task_core::carried::CarriedEvent;
 use task_core::ports::{ErrorKind, Event, PendingEvent, PendingId, PortError};
 
 use super::calls::Calls;
-use super::decision::{Fate, fate};
+use super::decision::Fate;
 use super::journal::{Entry, Journal, Op, Stage};
 use super::probe::Abilities;
 use super::record::Record;
@@ -326,20 +326,40 @@ impl Listing<'_> {
                 continue;
             }
             let strict = store.abilities.keeps.missing_is_refused;
-            let op = entry.carried_as.to_string();
-            match fate(&entry.noted, Some(&op), record, strict) {
-                Fate::Done => {
-                    journal.seen(&entry.op, true);
-                    self.add_note(*place, entry, record, cursor);
+            let followed = match entry.fate(record, strict) {
+                Fate::Refused => journal.follow(&entry.op),
+                Fate::Done | Fate::Waits => None,
+            };
+            match followed {
+                // It is listed where it was, in the order of the commits.
+                Some(moved) => {
+                    let record = store.read(&moved.name, "pending").await?;
+                    self.add_found(*place, &moved, &record, strict, cursor);
                 }
-                Fate::Refused => self.drop_note(entry, record),
-                Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => {
-                    self.drop_note(entry, record);
-                }
-                Fate::Waits => journal.seen(&entry.op, false),
+                None => self.add_found(*place, entry, record, strict, cursor),
             }
         }
         Ok(())
+    }
+
+    /// Lists the event of a note if the record carries it.
+    fn add_found(
+        &mut self,
+        place: u64,
+        entry: &Entry,
+        record: &Record,
+        strict: bool,
+        cursor: Option<&Cursor>,
+    ) {
+        match entry.fate(record, strict) {
+            Fate::Done => {
+                self.outbox.journal.seen(&entry.op, true);
+                self.add_note(place, entry, record, cursor);
+            }
+            Fate::Refused => self.drop_note(entry, record),
+            Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => self.drop_note(entry, record),
+            Fate::Waits => self.outbox.journal.seen(&entry.op, false),
+        }
     }
 
     fn drop_note(&mut self, entry: &Entry, record: &Record) {

@@ -9,7 +9,8 @@ use std::time::Duration;
 use task_core::ports::Event;
 use tokio::time::Instant;
 
-use crate::state_store::decision::Noted;
+use crate::state_store::decision::{Fate, Noted, fate};
+use crate::state_store::record::Record;
 
 /// Events that are held in memory, at most.
 const MOST_HELD: usize = 4_096;
@@ -77,6 +78,16 @@ pub(in crate::state_store) struct Entry {
 }
 
 impl Entry {
+    /// What became of its write.
+    pub(in crate::state_store) fn fate(&self, record: &Record, strict: bool) -> Fate {
+        fate(
+            &self.noted,
+            Some(&self.carried_as.to_string()),
+            record,
+            strict,
+        )
+    }
+
     /// The same for a listing.
     pub(super) fn as_of_now(&self) -> Self {
         let mut entry = self.clone();
@@ -220,6 +231,18 @@ impl Index {
             entry.noted = None;
             entry.carried_as = to.clone();
         }
+    }
+
+    /// The same for whoever learns of it from the journal. `None` if it was not moved, or is followed already.
+    pub(super) fn follow(&mut self, op: &Op) -> Option<Entry> {
+        let copy = self.copy_of(op)?.clone();
+        let (_, entry) = self.get(op)?;
+        if entry.carried_as == copy {
+            return None;
+        }
+        self.moved(&copy);
+        let (_, entry) = self.get(op)?;
+        (entry.carried_as == copy).then(|| entry.clone())
     }
 
     /// The note that stands for this one, if another one does.
