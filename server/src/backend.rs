@@ -59,7 +59,7 @@ pub struct Backend {
     pub receiver: Option<String>,
 }
 
-/// What a backend saves at the end, so that the next start does not do again what was done.
+/// What a backend saves at the end, so that the next start need not.
 // Only a lock makes it one that several may look at.
 pub struct Parting(Mutex<BoxFuture<'static, Result<(), PortError>>>);
 
@@ -72,7 +72,7 @@ impl Parting {
     pub(crate) async fn save(self) {
         let saving = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = saving.await {
-            tracing::warn!(%error, "what was published last is published again at the next start");
+            tracing::warn!(%error, "not everything was tidied up; the next start does it");
         }
     }
 }

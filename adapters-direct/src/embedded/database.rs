@@ -65,6 +65,16 @@ impl Database {
         &self.subscribed
     }
 
+    /// Empties the journal. A connection that may not change anything may do that.
+    pub(super) async fn checkpoint(&self) -> Result<(), PortError> {
+        self.read("checkpoint", |connection| {
+            let sql = "PRAGMA wal_checkpoint(TRUNCATE)";
+            connection.query_row(sql, [], |_| Ok(()))?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Says whether the file can be read and its writer is alive.
     pub(super) async fn check(&self) -> Result<(), PortError> {
         self.read("check", |connection| {

@@ -104,6 +104,16 @@ impl Embedded {
         EmbeddedStateStore::publishing(Arc::clone(&self.database)).await
     }
 
+    /// Moves what is in the journal beside the file into the file, so that it alone is a whole copy.
+    ///
+    /// The journal is emptied with the last handle as well; who ends a process that may not get so far calls this.
+    ///
+    /// # Errors
+    /// As the file.
+    pub async fn checkpoint(&self) -> Result<(), PortError> {
+        self.database.checkpoint().await
+    }
+
     /// The event bus in this file.
     #[must_use]
     pub fn event_bus(&self) -> EmbeddedEventBus {

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use task_core::layer::{GuardedEventBus, GuardedNotifier, GuardedStateStore};
 use task_core::ports::{ErrorKind, Notifier, PortError, SystemClock};
 
-use super::{Backend, Consumer, Replicas, guards, notifier};
+use super::{Backend, Consumer, Parting, Replicas, guards, notifier};
 use crate::app::StartError;
 use crate::config::Config;
 use crate::http::{Inbox, Received, ReceivedNotification};
@@ -29,6 +29,8 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         Ok(opened) => opened.map_err(refusal)?,
         Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     };
+    let kept = embedded.clone();
+    let parting = Parting::new(async move { kept.checkpoint().await });
     let (notifier, inbox) = notifications(config, &embedded)?;
     // Events stay in this file, so that a commit can publish them and needs no relay.
     let store = embedded.publishing_state_store().await;
@@ -54,7 +56,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         replicas: Replicas::One,
         consumer: Consumer::default(),
         callbacks: None,
-        parting: None,
+        parting: Some(parting),
         receiver: config.notification_url.as_ref().map(ToString::to_string),
         place: file.display().to_string(),
     })

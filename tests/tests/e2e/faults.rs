@@ -68,11 +68,10 @@ async fn a_full_disk_is_said_and_survived() {
     };
     problem(&refusal, 503);
     assert!(refusal.header("retry-after").is_some());
-    let log = server.log();
-    assert!(
-        log.contains("disk is full") && !log.contains("panicked"),
-        "{log}"
-    );
+    until("it is said", async || {
+        server.log().contains("disk is full").then_some(())
+    })
+    .await;
     for id in &kept {
         assert_eq!(server.get(&format!("/tasks/{id}")).await.status, 200);
     }
@@ -101,6 +100,7 @@ async fn a_full_disk_is_said_and_survived() {
     for id in &kept {
         assert_eq!(server.get(&format!("/tasks/{id}")).await.status, 200);
     }
+    assert!(!server.log().contains("panicked"), "{}", server.log());
 }
 
 #[tokio::test]
