@@ -1,5 +1,7 @@
 //! SC-2: tasks are in `statestore`, and writers there do not overwrite each other.
 
+use std::time::Duration;
+
 use futures_util::future::join;
 use redis::from_redis_value;
 use serde_json::{Value, json};
@@ -86,7 +88,9 @@ async fn races(world: &World) -> Result<String, String> {
         let body = json!({"title": rounds.to_string()}).to_string();
         let target = format!("/tasks/{id}");
         let ours = world.server.send("PUT", &target, &[], &body);
-        let (ours, refused) = join(ours, add_to_note(world, &id)).await;
+        // The later it saves what it has read, the surer the service was faster.
+        let thinks = Duration::from_micros(500 * (rounds % 20));
+        let (ours, refused) = join(ours, add_to_note(world, &id, thinks)).await;
         conflicts += refused;
         let (task, _) = load(world, &id).await;
         let found = json!([ours.status, task["note"], task["title"]]);
@@ -103,12 +107,14 @@ async fn races(world: &World) -> Result<String, String> {
     })
 }
 
-/// Adds one to a field that the service does not know; answers how many saves were refused before.
-async fn add_to_note(world: &World, id: &str) -> u64 {
+/// Adds one to a field that the service does not know, some time after it has read the record; answers how many saves
+/// were refused before.
+async fn add_to_note(world: &World, id: &str, thinks: Duration) -> u64 {
     let mut refused = 0;
     loop {
         let (mut task, etag) = load(world, id).await;
         task["note"] = json!(task["note"].as_u64().unwrap_or(0) + 1);
+        tokio::time::sleep(thinks).await;
         if save(world, id, &task, &etag).await {
             return refused;
         }
