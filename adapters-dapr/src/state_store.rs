@@ -126,8 +126,8 @@ impl Default for StateStoreOptions {
 /// | `put`, `delete` with `Create` or `Match` | 1 |
 /// | `put` with `Overwrite`, `delete` with a tombstone | 1; 2 if events are kept |
 /// | `delete` without a condition and tombstone | 2 |
-/// | `delete` with a tombstone, if events are pending in the record | 1 more, and a part of one |
-/// | `commit` with events | 1, and a part of one that concurrent commits share |
+/// | `delete` with a tombstone, if events are pending in the record | 1 more, and a part of two |
+/// | `commit` with events | 1, and a part of two that concurrent commits share; one of them waits for nobody |
 ///
 /// A refusal costs one more, for the look that proves it.
 ///
