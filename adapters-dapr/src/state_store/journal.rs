@@ -343,8 +343,8 @@ impl Note<'_> {
         }
     }
 
-    /// Says whether the events are published already, so that the write took effect.
-    pub(super) fn is_settled(&self) -> bool {
+    /// Says whether others have settled or dropped it already.
+    pub(super) fn is_gone(&self) -> bool {
         let state = self.journal.state();
         self.each().all(|op| state.index.get(&op).is_none())
     }

@@ -352,7 +352,8 @@ impl Shared {
                 note.landed(None);
                 Ok(Attempt::Done)
             }
-            (_, Some(note)) if note.is_settled() => Ok(Attempt::Done),
+            // Others are done with the note: they have published the event, or seen before that the write was refused.
+            (Fate::Refused, Some(note)) if note.is_gone() => Err(error),
             (Fate::Refused, note) if is_refusal => {
                 if let Some(note) = note {
                     note.refused();

@@ -17,13 +17,15 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::{Stack, etag, event, pending, put, settle_all, task};
+use super::{Stack, etag, event, pending, put, settle_all, task, value};
 
 /// A network towards Redis that can hold one request back.
 struct Network {
     port: u16,
     /// What the request contains that is held back next.
     trap: Mutex<Option<&'static [u8]>>,
+    /// Everything else is held back with it.
+    cuts: bool,
     held: AtomicUsize,
     /// Answers to what was held back.
     late: AtomicUsize,
@@ -32,10 +34,20 @@ struct Network {
 
 impl Network {
     async fn start(to: u16) -> Arc<Self> {
+        Self::start_with(to, false).await
+    }
+
+    /// One that holds back everything from the moment on at which it holds back something.
+    async fn that_breaks(to: u16) -> Arc<Self> {
+        Self::start_with(to, true).await
+    }
+
+    async fn start_with(to: u16, cuts: bool) -> Arc<Self> {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let network = Arc::new(Self {
             port: listener.local_addr().unwrap().port(),
             trap: Mutex::default(),
+            cuts,
             held: AtomicUsize::new(0),
             late: AtomicUsize::new(0),
             is_open: watch::channel(false).0,
@@ -58,7 +70,7 @@ impl Network {
         let back = async {
             let mut buffer = vec![0; 64 * 1024];
             while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-                if was_held.load(Ordering::Relaxed) {
+                if was_held.swap(false, Ordering::Relaxed) {
                     self.late.fetch_add(1, Ordering::Relaxed);
                 }
                 // Perhaps nobody waits for it any more.
@@ -107,9 +119,11 @@ impl Network {
         let is_it = trap.is_some_and(|what| bytes.windows(what.len()).any(|part| part == what));
         if is_it {
             *trap = None;
-            self.held.fetch_add(1, Ordering::Relaxed);
         }
-        is_it
+        let is_cut = self.cuts && self.held.load(Ordering::Relaxed) > 0 && !*self.is_open.borrow();
+        let is_held = is_it || is_cut;
+        self.held.fetch_add(usize::from(is_held), Ordering::Relaxed);
+        is_held
     }
 
     async fn holds_it(&self) {
@@ -122,7 +136,8 @@ impl Network {
     async fn holds_nothing(&self) {
         self.is_open.send_replace(true);
         until("it has arrived", async || {
-            (self.late.load(Ordering::Relaxed) > 0).then_some(())
+            let late = self.late.load(Ordering::Relaxed);
+            (late >= self.held.load(Ordering::Relaxed)).then_some(())
         })
         .await;
     }
@@ -238,4 +253,44 @@ async fn a_save_of_the_journal_that_arrives_late_takes_no_later_note_away() {
     network.holds_nothing().await;
     let other = stack.open().await;
     assert_eq!(pending(&other).await, ["0", "2", "3"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_was_given_up_never_lands_without_its_event() {
+    for id in ["there", "new"] {
+        let stack = Stack::start().await;
+        let network = Network::that_breaks(stack.redis.port()).await;
+        let sidecar = beside(&network).await;
+        let far = open_on(&sidecar).await;
+        let near = stack
+            .open_with(|options| options.refuse_after = Duration::from_millis(100))
+            .await;
+        let first = put("there", &json!({"v": 1}), WriteMode::Create).event(event("first"));
+        far.commit(first).await.unwrap();
+        settle_all(&near).await;
+        let mode = match id {
+            "there" => WriteMode::Match(etag(&far, id).await),
+            _ => WriteMode::Create,
+        };
+        network.hold(br#""v":2"#);
+        let change = put(id, &json!({"v": 2}), mode).event(event("late"));
+        let error = far.commit(change).await.unwrap_err();
+        assert_eq!(error.outcome(), Outcome::Unknown, "{error}");
+        // It is under way for ever, as far as anybody knows.
+        let version = ["HGET", &format!("task-api||task-{id}"), "version"];
+        let before = stack.redis.command(&version).await;
+        until("it is refused", async || {
+            assert_eq!(pending(&near).await, [""; 0]);
+            (stack.redis.command(&version).await != before).then_some(())
+        })
+        .await;
+        network.holds_nothing().await;
+        let other = stack.open().await;
+        let expected = (id == "there").then(|| json!({"v": 1}));
+        assert_eq!(value(&other, id).await, expected, "{id}");
+        assert_eq!(pending(&other).await, [""; 0], "{id}");
+        let again = put(id, &json!({"v": 3}), WriteMode::Overwrite).event(event("again"));
+        other.commit(again).await.unwrap();
+        assert_eq!(pending(&other).await, ["again"], "{id}");
+    }
 }
