@@ -256,7 +256,7 @@ fn check_value(value: &[u8], operation: &'static str) -> Result<(), PortError> {
         return Ok(());
     }
     Err(PortError::new(ErrorKind::Invalid, BACKEND, operation).context(
-        "a value must not be one zero byte, begin like a frame of pending events or have a member _pending",
+        "a value must not be one zero byte, begin like a frame of pending events or carry some in a member _pending",
     ))
 }
 
