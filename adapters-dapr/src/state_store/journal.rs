@@ -253,6 +253,11 @@ impl Journal {
         state.looked.is_some_and(|looked| looked > met)
     }
 
+    /// Says whether nothing is known yet of the replica of an operation; that is told by the next look.
+    pub(super) fn is_stranger(&self, op: &Op) -> bool {
+        !self.is_closed(op) && !self.state().watched.contains_key(&op.replica)
+    }
+
     /// The record of this event is about to be written again: from now on it is read.
     pub(super) fn let_go(&self, op: &Op) {
         self.state().index.let_go(op);

@@ -154,7 +154,12 @@ impl Outbox {
         }
         let others = ops.iter().flatten().filter(|op| !is_own(op)).count();
         if others > many {
-            let looked = self.journal.look(LOOK_EVERY).await;
+            let is_strange = |op: &Op| !is_own(op) && self.journal.is_stranger(op);
+            let within = match ops.iter().flatten().any(is_strange) {
+                true => Duration::ZERO,
+                false => LOOK_EVERY,
+            };
+            let looked = self.journal.look(within).await;
             looked.map_err(|error| {
                 PortError::new(error.kind(), BACKEND, operation)
                     .context("the journal of pending events cannot be read")
@@ -162,7 +167,8 @@ impl Outbox {
             })?;
             for op in &mut ops {
                 let is_settled = |op: &Op| {
-                    !is_own(op) && self.journal.knows(op) && self.journal.entry(op).is_none()
+                    let is_known = self.journal.knows(op) || self.journal.is_closed(op);
+                    !is_own(op) && is_known && self.journal.entry(op).is_none()
                 };
                 if op.as_ref().is_some_and(is_settled) {
                     *op = None;
@@ -397,6 +403,7 @@ impl Listing<'_> {
     fn add_note(&mut self, place: u64, entry: &Entry, record: &Record, after: Option<&Cursor>) {
         let journal = &self.outbox.journal;
         let mut first = Vec::new();
+        let mut is_held_back = false;
         for event in record.events() {
             let Some(op) = Op::parse(&event.op) else {
                 continue;
@@ -412,9 +419,12 @@ impl Listing<'_> {
                 Some(_) => first.push((op, event)),
                 None if journal.is_own(&op) || journal.knows(&op) => {}
                 None if journal.is_closed(&op) => {}
-                // Newer than the last look: the order would be lost.
-                None => return,
+                // Newer than the last look: the order would be lost. Of a closed journal the next look tells.
+                None => is_held_back = true,
             }
+        }
+        if is_held_back {
+            return;
         }
         if matches!(record, Record::Gone { .. }) {
             journal.rests(&entry.op);
