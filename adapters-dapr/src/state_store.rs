@@ -14,6 +14,7 @@
 
 mod calls;
 mod decision;
+mod fence;
 mod journal;
 mod moving;
 mod names;
@@ -93,6 +94,8 @@ pub struct StateStoreOptions {
     /// How often a replica that keeps events shows that it lives. Its journal is closed by others when it is
     /// empty and that has not happened for four times as long.
     pub beat_every: Duration,
+    /// How long a write with events may be under way before whoever lists them refuses it for good.
+    pub refuse_after: Duration,
 }
 
 /// Whether commits may have events.
@@ -106,13 +109,14 @@ pub enum Events {
 }
 
 impl Default for StateStoreOptions {
-    /// The machine's clock and generator, no events, a beat each minute.
+    /// The machine's clock and generator, no events, a beat each minute, 90 s for a write.
     fn default() -> Self {
         Self {
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy),
             events: Events::Refused,
             beat_every: Duration::from_secs(60),
+            refuse_after: Duration::from_secs(90),
         }
     }
 }
@@ -126,8 +130,8 @@ impl Default for StateStoreOptions {
 /// | `put`, `delete` with `Create` or `Match` | 1 |
 /// | `put` with `Overwrite`, `delete` with a tombstone | 1; 2 if events are kept |
 /// | `delete` without a condition and tombstone | 2 |
-/// | `delete` with a tombstone, if events are pending in the record | 1 more, and a part of one |
-/// | `commit` with events | 1, and a part of one that concurrent commits share |
+/// | `delete` with a tombstone, if events are pending in the record | 1 more, and a part of two |
+/// | `commit` with events | 1, and a part of two that concurrent commits share, one of them beside it |
 ///
 /// A refusal costs one more, for the look that proves it.
 ///
@@ -252,7 +256,7 @@ fn check_value(value: &[u8], operation: &'static str) -> Result<(), PortError> {
         return Ok(());
     }
     Err(PortError::new(ErrorKind::Invalid, BACKEND, operation).context(
-        "a value must not be one zero byte, begin like a frame of pending events or have a member _pending",
+        "a value must not be one zero byte, begin like a frame of pending events or carry some in a member _pending",
     ))
 }
 

@@ -6,7 +6,8 @@
 //!
 //! - A JSON object that stays for ever gets a last member `_pending`, an array of
 //!   `{"op":…,"topic":…,"key":…,"data":…}`. A foreign reader sees its record and one more field; one that
-//!   writes the record again with other spaces, or in another order, keeps the events.
+//!   writes the record again with other spaces, or in another order, keeps the events. A member of that name that
+//!   is no such array, or an empty one, is somebody else's: it stays a part of the value, and ours goes behind it.
 //! - Everything else is put into a frame: a magic number, a header of JSON, the value. Here also lies what a
 //!   store may not be able to tell: that a value has a limit, or that it is a deletion with events of its
 //!   own.
@@ -27,7 +28,8 @@ const MEMBER: &str = "_pending";
 /// An event that travels inside a record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CarriedEvent {
-    /// What its writer calls it; tells the reader that this very write took effect.
+    /// What its writer calls it, a name and a number with a point in between; tells the reader that this very write
+    /// took effect.
     pub op: Box<str>,
     /// The event.
     pub event: Event,
@@ -106,7 +108,7 @@ impl Carried {
     /// Says whether a value of a caller would be taken for a joined one.
     #[must_use]
     pub fn is_taken(value: &[u8]) -> bool {
-        frame::is_framed(value) || mentions(value) && member::find(value).is_some()
+        frame::is_framed(value) || mentions(value) && member::take(value).is_some()
     }
 
     /// The record as one value.
@@ -195,6 +197,8 @@ impl<'a> Written<'a> {
             (None, Some(hex)) => unhex(&hex)?,
             (Some(_), Some(_)) | (None, None) => return None,
         };
+        let (_, number) = self.op.rsplit_once('.')?;
+        number.parse::<u64>().ok()?;
         Some(CarriedEvent {
             op: self.op.into(),
             event: Event {

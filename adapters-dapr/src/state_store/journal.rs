@@ -11,7 +11,7 @@
 //! | --- | --- | --- |
 //! | `journal-replicas` | the replicas there are | everybody, with its ETag |
 //! | `journal-{replica}` | first and last segment, a beat | its replica, and who closes it; with its ETag |
-//! | `journal-{replica}/{n}` | notes of segment `n` that are not settled | its replica alone |
+//! | `journal-{replica}/{n}` | notes of segment `n` that are not settled | its replica alone; with its ETag |
 //! | `journal-{replica}/done` | notes that another replica has settled | everybody, with its ETag |
 //!
 //! That others settle in a document of its own has a reason: Dapr does not tell the ETag of a write, so a
@@ -19,7 +19,10 @@
 //!
 //! A replica whose journal is empty and that has not given a sign of life for a while is closed by whoever
 //! notices, and begins anew under another name if it lives. It notices in time: it renews its beat long
-//! before, by its own clock, or saves no note.
+//! before, by its own clock, or trusts no note that it has saved.
+//!
+//! Every document is saved over the version that was read of it, or only if it is missing. So whatever was not
+//! answered, and arrives when nobody waits for it any more, changes nothing that was saved later.
 
 mod documents;
 mod index;
@@ -31,7 +34,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use task_core::ports::{Entropy, ErrorKind, Event, PortError};
+use task_core::ports::{Clock, Entropy, ErrorKind, Event, PortError};
 use tokio::time::Instant;
 
 use self::documents::Documents;
@@ -63,6 +66,7 @@ const MOST_STRANGERS: usize = 1_024;
 #[derive(Debug)]
 pub(super) struct Journal {
     documents: Documents,
+    clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     beat_every: Duration,
     state: Mutex<State>,
@@ -96,6 +100,7 @@ impl Journal {
     pub(super) fn new(calls: &Calls, abilities: Abilities, options: &StateStoreOptions) -> Self {
         Self {
             documents: Documents::new(calls, abilities),
+            clock: Arc::clone(&options.clock),
             entropy: Arc::clone(&options.entropy),
             beat_every: options.beat_every,
             state: Mutex::default(),
@@ -127,7 +132,12 @@ impl Journal {
             let renewed = self.renew(&mut saver).await;
             renewed.map_err(|error| unnoted(error, operation))?;
         };
-        match self.save_up_to(&note.replica, note.numbers.end).await {
+        let saved = self.save_up_to(&note.replica, note.numbers.end).await;
+        let saved = match saved {
+            Ok(()) => self.is_still_open(&note.replica).await,
+            Err(error) => Err(error),
+        };
+        match saved {
             Ok(()) => Ok(note),
             Err(error) => {
                 note.refused();
@@ -146,7 +156,7 @@ impl Journal {
     ) -> Result<Option<Note<'_>>, PortError> {
         let mut state = self.state();
         let State { index, me, .. } = &mut *state;
-        let Some(me) = me.as_mut().filter(|me| me.is_fresh(self.beat_every)) else {
+        let Some(me) = me.as_mut().filter(|me| self.is_fresh(me)) else {
             return Ok(None);
         };
         if index.own() + origins.len() > MOST_NOTES {
@@ -243,6 +253,11 @@ impl Journal {
         state.looked.is_some_and(|looked| looked > met)
     }
 
+    /// Says whether nothing is known yet of the replica of an operation; that is told by the next look.
+    pub(super) fn is_stranger(&self, op: &Op) -> bool {
+        !self.is_closed(op) && !self.state().watched.contains_key(&op.replica)
+    }
+
     /// The record of this event is about to be written again: from now on it is read.
     pub(super) fn let_go(&self, op: &Op) {
         self.state().index.let_go(op);
@@ -308,6 +323,11 @@ impl Note<'_> {
         numbers.map(|number| Op::new(&self.replica, number))
     }
 
+    /// Does what the next note needs and would have to wait for, while this one's record is written.
+    pub(super) async fn prepare_next(&self) {
+        self.journal.prepare().await;
+    }
+
     /// The write took effect; `lone` is its event if the record is a value that carries no other.
     pub(super) fn landed(self, lone: Option<&Event>) {
         let mut state = self.journal.state();
@@ -328,8 +348,8 @@ impl Note<'_> {
         }
     }
 
-    /// Says whether the events are published already, so that the write took effect.
-    pub(super) fn is_settled(&self) -> bool {
+    /// Says whether others have settled or dropped it already.
+    pub(super) fn is_gone(&self) -> bool {
         let state = self.journal.state();
         self.each().all(|op| state.index.get(&op).is_none())
     }

@@ -17,7 +17,7 @@
 //! | --- | --- | --- |
 //! | before 1 | nothing | the change did not happen |
 //! | between 1 and 2 | a record that has moved on without the id | the note is dropped: no event without a change |
-//! | the same, or 2 is under way | a record that is still as noted | it waits: the write may land; dropped after 90 s, when no sidecar tries any more |
+//! | the same, or 2 is under way | a record that is still as noted | it waits: the write may land; after 90 s the record is written as it is over the noted version, so that it never does, and the note is dropped |
 //! | between 2 and 5 | a record that carries the id | the event is published |
 //! | during 5, before the journal is saved | the same | the event is published again, under its own id |
 //!
@@ -54,10 +54,6 @@ const MOST_NOTES: usize = 100;
 /// How often the other replicas' journals are read, unless a listing begins.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// After this time a write that may still take effect is taken for one that will not: the sidecar gives up
-/// within 16 s.
-const LATEST_WRITE: Duration = Duration::from_secs(90);
-
 /// Events in a record of which it is worth to find out whether they are settled.
 pub(super) const MANY: usize = 8;
 
@@ -71,6 +67,7 @@ const MOST_BYTES: usize = 16 * 1024;
 #[derive(Debug)]
 pub(super) struct Outbox {
     pub(super) journal: Journal,
+    refuse_after: Duration,
     remembered: Mutex<Remembered>,
 }
 
@@ -97,12 +94,15 @@ struct Listing<'a> {
     listed: HashSet<Op>,
     /// Notes of writes that did not take effect.
     dropped: Vec<Op>,
+    /// Notes of writes that were under way for too long.
+    overdue: Vec<Entry>,
 }
 
 impl Outbox {
     pub(super) fn new(calls: &Calls, abilities: Abilities, options: &StateStoreOptions) -> Self {
         Self {
             journal: Journal::new(calls, abilities, options),
+            refuse_after: options.refuse_after,
             remembered: Mutex::default(),
         }
     }
@@ -154,7 +154,12 @@ impl Outbox {
         }
         let others = ops.iter().flatten().filter(|op| !is_own(op)).count();
         if others > many {
-            let looked = self.journal.look(LOOK_EVERY).await;
+            let is_strange = |op: &Op| !is_own(op) && self.journal.is_stranger(op);
+            let within = match ops.iter().flatten().any(is_strange) {
+                true => Duration::ZERO,
+                false => LOOK_EVERY,
+            };
+            let looked = self.journal.look(within).await;
             looked.map_err(|error| {
                 PortError::new(error.kind(), BACKEND, operation)
                     .context("the journal of pending events cannot be read")
@@ -162,7 +167,8 @@ impl Outbox {
             })?;
             for op in &mut ops {
                 let is_settled = |op: &Op| {
-                    !is_own(op) && self.journal.knows(op) && self.journal.entry(op).is_none()
+                    let is_known = self.journal.knows(op) || self.journal.is_closed(op);
+                    !is_own(op) && is_known && self.journal.entry(op).is_none()
                 };
                 if op.as_ref().is_some_and(is_settled) {
                     *op = None;
@@ -200,6 +206,7 @@ impl Outbox {
             events: Vec::new(),
             listed: HashSet::new(),
             dropped: Vec::new(),
+            overdue: Vec::new(),
         };
         let mut next = cursor.as_ref().map_or(0, |cursor| cursor.place);
         while listing.events.len() < limit {
@@ -210,8 +217,8 @@ impl Outbox {
             next = last + 1;
             listing.add(store, &notes, cursor.as_ref()).await?;
         }
-        let dropped = std::mem::take(&mut listing.dropped);
-        self.journal.remove(&dropped).await?;
+        listing.refuse_overdue(store).await;
+        self.journal.remove(&listing.dropped).await?;
         Ok(listing.events)
     }
 
@@ -357,8 +364,26 @@ impl Listing<'_> {
                 self.add_note(place, entry, record, cursor);
             }
             Fate::Refused => self.drop_note(entry, record),
-            Fate::Waits if entry.since.elapsed() >= LATEST_WRITE => self.drop_note(entry, record),
-            Fate::Waits => self.outbox.journal.seen(&entry.op, false),
+            Fate::Waits => {
+                self.outbox.journal.seen(&entry.op, false);
+                if entry.since.elapsed() >= self.outbox.refuse_after {
+                    self.overdue.push(entry.clone());
+                }
+            }
+        }
+    }
+
+    /// Sees to it that nothing comes of what is overdue any more; what cannot be refused now is later.
+    async fn refuse_overdue(&mut self, store: &Shared) {
+        for entry in std::mem::take(&mut self.overdue) {
+            match store.refuse(&entry).await {
+                Ok(Fate::Refused) => self.dropped.push(entry.op),
+                Ok(Fate::Done | Fate::Waits) => {}
+                Err(error) => {
+                    tracing::debug!(%error, op = %entry.op, "an overdue write cannot be refused now");
+                    return;
+                }
+            }
         }
     }
 
@@ -378,6 +403,7 @@ impl Listing<'_> {
     fn add_note(&mut self, place: u64, entry: &Entry, record: &Record, after: Option<&Cursor>) {
         let journal = &self.outbox.journal;
         let mut first = Vec::new();
+        let mut is_held_back = false;
         for event in record.events() {
             let Some(op) = Op::parse(&event.op) else {
                 continue;
@@ -393,9 +419,12 @@ impl Listing<'_> {
                 Some(_) => first.push((op, event)),
                 None if journal.is_own(&op) || journal.knows(&op) => {}
                 None if journal.is_closed(&op) => {}
-                // Newer than the last look: the order would be lost.
-                None => return,
+                // Newer than the last look: the order would be lost. Of a closed journal the next look tells.
+                None => is_held_back = true,
             }
+        }
+        if is_held_back {
+            return;
         }
         if matches!(record, Record::Gone { .. }) {
             journal.rests(&entry.op);

@@ -11,7 +11,7 @@ use super::version::Version;
 use crate::error::Failure;
 
 /// What a deletion leaves that may be created again; a stale writer is refused as long as it is there.
-const LEFT: &[u8] = &[0];
+pub(super) const LEFT: &[u8] = &[0];
 
 /// How long that is: ten times the longest deadline of a request.
 pub(super) const LEFT_FOR: Duration = Duration::from_secs(300);

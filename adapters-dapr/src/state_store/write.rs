@@ -1,6 +1,7 @@
 //! Writes: what they are based on, what goes with them, and what became of them.
 
 use bytes::Bytes;
+use futures_util::future::join;
 use task_core::carried::{Carried, CarriedEvent};
 use task_core::ports::{
     DeleteMode, DeleteOptions, ETag, ErrorKind, Event, Key, Outcome, PortError, PutOptions, Retry,
@@ -288,7 +289,11 @@ impl Shared {
         let when = noted.as_deref().map_or(When::Missing, When::Match);
         let creation = self.abilities.creation;
         let saved = self.calls.save(&change.name, &value, when, creation, life);
-        match saved.await {
+        let saved = match &note {
+            Some(note) => join(saved, note.prepare_next()).await.0,
+            None => saved.await,
+        };
+        match saved {
             Ok(()) => {
                 if let Some(note) = note {
                     note.landed(lone);
@@ -347,7 +352,8 @@ impl Shared {
                 note.landed(None);
                 Ok(Attempt::Done)
             }
-            (_, Some(note)) if note.is_settled() => Ok(Attempt::Done),
+            // Others are done with the note: they have published the event, or seen before that the write was refused.
+            (Fate::Refused, Some(note)) if note.is_gone() => Err(error),
             (Fate::Refused, note) if is_refusal => {
                 if let Some(note) = note {
                     note.refused();

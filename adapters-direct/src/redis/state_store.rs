@@ -92,7 +92,7 @@ impl RedisStateStore {
             return Ok(());
         }
         Err(PortError::new(ErrorKind::Invalid, BACKEND, operation).context(
-            "a value must not be one zero byte, begin like a frame of pending events or have a member _pending",
+            "a value must not be one zero byte, begin like a frame of pending events or carry some in a member _pending",
         ))
     }
 

@@ -43,11 +43,11 @@ fn members(text: &str) -> Option<Vec<(bool, &RawValue)>> {
     Some(members.0)
 }
 
-/// Puts the events behind the last member; `None` for what is no object, or has such a member.
+/// Puts the events behind the last member; `None` for what is no object, or carries events already.
 pub(super) fn add(value: &Bytes, events: &[CarriedEvent]) -> Option<Bytes> {
     let text = std::str::from_utf8(value).ok()?;
     let members = members(text)?;
-    if members.iter().any(|(is_ours, _)| *is_ours) {
+    if members.iter().any(|(is_ours, _)| *is_ours) && take(value).is_some() {
         return None;
     }
     let end = text.rfind('}')?;
@@ -67,13 +67,13 @@ pub(super) fn add(value: &Bytes, events: &[CarriedEvent]) -> Option<Bytes> {
 }
 
 /// Where the member lies in the text: its value, and what has to go with it.
-pub(super) struct Place {
-    pub(super) value: Range<usize>,
+struct Place {
+    value: Range<usize>,
     cut: Range<usize>,
 }
 
 /// Finds the member; of a name that stands twice the last one counts.
-pub(super) fn find(value: &[u8]) -> Option<Place> {
+fn find(value: &[u8]) -> Option<Place> {
     let text = std::str::from_utf8(value).ok()?;
     let members = members(text)?;
     let range = |raw: &RawValue| {
@@ -100,9 +100,12 @@ pub(super) fn find(value: &[u8]) -> Option<Place> {
 }
 
 /// Takes the events out; `None` if the member is not there or is not ours.
-pub(super) fn take(stored: &Bytes) -> Option<(Bytes, Vec<CarriedEvent>)> {
+pub(super) fn take(stored: &[u8]) -> Option<(Bytes, Vec<CarriedEvent>)> {
     let place = find(stored)?;
     let events: Vec<Written<'_>> = serde_json::from_slice(&stored[place.value]).ok()?;
+    if events.is_empty() {
+        return None;
+    }
     let events = events.into_iter().map(Written::into_event);
     let events = events.collect::<Option<Vec<_>>>()?;
     let mut value = Vec::with_capacity(stored.len() - place.cut.len());

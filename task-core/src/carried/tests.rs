@@ -22,17 +22,17 @@ fn events() -> impl Strategy<Value = Vec<CarriedEvent>> {
         vec(any::<u8>(), 0..40),
         "\\PC{0,20}".prop_map(String::into_bytes)
     ];
-    let one =
-        ("\\PC{0,9}", "\\PC{0,9}", "\\PC{0,9}", payload).prop_map(|(op, topic, key, payload)| {
-            CarriedEvent {
-                op: op.into(),
-                event: Event {
-                    topic: Topic::new(topic),
-                    key: key.into(),
-                    payload: payload.into(),
-                },
-            }
-        });
+    let op = ("\\PC{0,9}", any::<u32>()).prop_map(|(name, number)| format!("{name}.{number}"));
+    let one = (op, "\\PC{0,9}", "\\PC{0,9}", payload).prop_map(|(op, topic, key, payload)| {
+        CarriedEvent {
+            op: op.into(),
+            event: Event {
+                topic: Topic::new(topic),
+                key: key.into(),
+                payload: payload.into(),
+            },
+        }
+    });
     vec(one, 0..4)
 }
 
@@ -45,6 +45,8 @@ fn values() -> impl Strategy<Value = Bytes> {
         Just("\"d\":{}"),
         Just(r#""e":1e999999"#),
         Just("\n\"\u{e4}\":null"),
+        Just(r#""_pending":"theirs""#),
+        Just(r#""_pending" : []"#),
     ];
     let space = prop_oneof![Just(""), Just(" "), Just("\n\t ")];
     let object = (space.clone(), vec(member, 0..4), space).prop_map(|(before, members, after)| {
@@ -147,6 +149,9 @@ fn events_survive_a_writer_that_writes_the_record_again() {
 fn a_member_of_somebody_else_is_part_of_the_value() {
     for value in [
         r#"{"_pending":7}"#,
+        r#"{"_pending":null}"#,
+        r#"{"_pending":[]}"#,
+        r#"{"_pending":[{"op":"theirs","topic":"t","key":"k","data":""}]}"#,
         r#"{"_pending":[1]}"#,
         r#"{"_pending":[{"op":"x"}]}"#,
         r#"{"a":{"_pending":[]}}"#,
@@ -154,6 +159,17 @@ fn a_member_of_somebody_else_is_part_of_the_value() {
     ] {
         let record = Carried::split(value.into()).expect("a value");
         assert_eq!(record, Carried::value(value.into()), "{value}");
+        assert!(!Carried::is_taken(value.as_bytes()), "{value}");
+        let mut record = record;
+        record.events = vec![event("x")];
+        let joined = record.join();
+        if let Some(members) = value.strip_suffix('}') {
+            assert!(
+                joined.starts_with(members.as_bytes()),
+                "no frame: {joined:?}"
+            );
+        }
+        assert_eq!(Carried::split(joined).expect("ours"), record, "{value}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! The state store on real sidecars: foreign readers, deaths at every moment, outages.
 
 mod journal;
+mod late;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};

@@ -10,6 +10,7 @@ use crate::state_store::calls::{Calls, Found, Life, When, is_refusal};
 use crate::state_store::decision::Noted;
 use crate::state_store::names::name_of;
 use crate::state_store::probe::Abilities;
+use crate::state_store::record::LEFT_FOR;
 
 const OPERATION: &str = "journal";
 
@@ -125,14 +126,31 @@ impl Documents {
         found.map_err(|failure| failure.into_port(OPERATION))
     }
 
-    /// Saves a document that nobody else writes.
+    /// The versions of documents, read together.
+    pub(super) async fn versions(&self, names: &[String]) -> Result<Vec<Noted>, PortError> {
+        let found = self.get_many(names).await?;
+        Ok(found.into_iter().map(|found| found.etag).collect())
+    }
+
+    /// Saves a document that nobody else writes, over its version.
+    ///
+    /// That refuses for good what of an earlier save is still under way, in the sidecar or behind it.
     pub(super) async fn save<T: Serialize + Sync>(
         &self,
         name: &str,
         value: &T,
+        mut version: Noted,
     ) -> Result<(), PortError> {
-        let saved = self.put(name, value, When::Always).await;
-        saved.map_err(|failure| failure.into_port(OPERATION))
+        for _ in 0..MOST_ATTEMPTS {
+            if self.replace(name, value, version.as_deref()).await? {
+                return Ok(());
+            }
+            // An earlier save has landed, or this one twice.
+            let found = self.calls.get(name).await;
+            let found = found.map_err(|failure| failure.into_port(OPERATION))?;
+            version = found.etag;
+        }
+        Err(crowded(name))
     }
 
     /// Saves a document unless somebody else has changed it: then it answers false.
@@ -142,25 +160,37 @@ impl Documents {
         value: &T,
         noted: Option<&str>,
     ) -> Result<bool, PortError> {
-        let when = noted.map_or(When::Missing, When::Match);
-        match self.put(name, value, when).await {
-            Ok(()) => Ok(true),
-            Err(failure) if is_refusal(&failure, self.abilities.creation) => Ok(false),
-            Err(failure) => Err(failure.into_port(OPERATION)),
-        }
+        self.put(name, value, noted, Life::Same).await
+    }
+
+    /// The same, and lets the document end by itself: until then it refuses who has read what was there before.
+    pub(super) async fn end<T: Serialize + Sync>(
+        &self,
+        name: &str,
+        value: &T,
+        noted: &str,
+    ) -> Result<bool, PortError> {
+        let life = Life::of(LEFT_FOR);
+        self.put(name, value, Some(noted), life).await
     }
 
     async fn put<T: Serialize + Sync>(
         &self,
         name: &str,
         value: &T,
-        when: When<'_>,
-    ) -> Result<(), Failure> {
+        noted: Option<&str>,
+        life: Life,
+    ) -> Result<bool, PortError> {
         let text = serde_json::to_vec(value).expect("numbers and texts are JSON");
+        let text = Bytes::from(text);
+        let when = noted.map_or(When::Missing, When::Match);
         let creation = self.abilities.creation;
-        self.calls
-            .save(name, &Bytes::from(text), when, creation, Life::Same)
-            .await
+        let saved = self.calls.save(name, &text, when, creation, life);
+        match saved.await {
+            Ok(()) => Ok(true),
+            Err(failure) if is_refusal(&failure, self.abilities.creation) => Ok(false),
+            Err(failure) => Err(failure.into_port(OPERATION)),
+        }
     }
 
     /// Changes a document that others change as well.
@@ -179,8 +209,7 @@ impl Documents {
                 return Ok(());
             }
         }
-        Err(PortError::new(ErrorKind::Unavailable, BACKEND, OPERATION)
-            .context(format!("{name} is changed by too many at once")))
+        Err(crowded(name))
     }
 
     pub(super) async fn add_done(
@@ -216,6 +245,11 @@ pub(super) fn read<T: DeserializeOwned>(
     let value = serde_json::from_slice(&found.data);
     let value = value.map_err(|error| Failure::Corrupt(format!("{name}: {error}")))?;
     Ok(Some((value, etag)))
+}
+
+fn crowded(name: &str) -> PortError {
+    PortError::new(ErrorKind::Unavailable, BACKEND, OPERATION)
+        .context(format!("{name} is changed by too many at once"))
 }
 
 fn name(id: &str) -> String {

@@ -14,19 +14,20 @@ use crate::state_store::calls::Found;
 
 /// What is known of another replica.
 ///
-/// A segment behind which there is another one only shrinks. So those are read again at the beginning of a listing,
-/// and never when they were empty once.
+/// A segment that is full only shrinks. So those are read again at the beginning of a listing, and never when they
+/// were empty once. One that is not full may still grow, also if there is another one behind it: whatever it is that
+/// another replica does at this moment, a read of several documents sees some of them before it and some after it.
 #[derive(Debug, Clone)]
 pub(super) struct Watched {
     head: Head,
     head_etag: Box<str>,
-    /// Since when its head has not changed.
+    /// Since when its head is known to be as it is.
     since: Instant,
     /// First segment that may hold notes, also if the head names an earlier one.
     from: u64,
     /// Later ones that never will again.
     empty: BTreeSet<u64>,
-    /// Notes with lesser numbers are known or settled.
+    /// Notes with lesser numbers are known or settled. From here on segments may grow.
     pub(super) through: u64,
 }
 
@@ -153,7 +154,7 @@ impl Journal {
         let from = watched.from.max(head.first);
         let from = match extent {
             Extent::All => from,
-            Extent::New => from.max(watched.head.last),
+            Extent::New => from.max(watched.through / SEGMENT),
         };
         let all = from.min(head.last)..=head.last;
         all.filter(|number| !watched.empty.contains(number))
@@ -190,7 +191,7 @@ impl Journal {
                     state.index.remove(&op);
                 }
             }
-            let watched = one.watched(state.watched.get(&one.id), began);
+            let watched = one.watched(state.watched.get(&one.id));
             for (_, segment) in one.segments {
                 for note in segment.notes {
                     if noted.contains(&note.number) {
@@ -203,7 +204,9 @@ impl Journal {
                     }
                 }
             }
-            let is_silent = watched.since.elapsed() >= self.beat_every * BEATS_UNTIL_CLOSED;
+            // By the time before it was read: what is read late does not tell what is noted now.
+            let silence = began.saturating_duration_since(watched.since);
+            let is_silent = silence >= self.beat_every * BEATS_UNTIL_CLOSED;
             let is_empty = extent == Extent::All && state.index.of(&one.id).is_empty();
             if one.head.is_closed || is_silent && is_empty {
                 let etag = watched.head_etag.clone();
@@ -222,7 +225,7 @@ impl Journal {
                 is_closed: true,
                 ..head
             };
-            if !self.documents.replace(&name, &closed, Some(etag)).await? {
+            if !self.documents.end(&name, &closed, etag).await? {
                 // It lives.
                 return Ok(());
             }
@@ -236,7 +239,7 @@ impl Journal {
         let mut names: Vec<String> = segments
             .map(|number| Documents::segment(id, number))
             .collect();
-        names.extend([Documents::done(id), name]);
+        names.push(Documents::done(id));
         self.documents.remove(&names).await;
         Ok(())
     }
@@ -250,31 +253,45 @@ impl Documented {
         open.map(|note| note.number).collect()
     }
 
-    fn watched(&self, before: Option<&Watched>, began: Instant) -> Watched {
+    fn watched(&self, before: Option<&Watched>) -> Watched {
         let is_empty = |segment: &Segment| {
             let mut notes = segment.notes.iter();
             notes.all(|note| self.done.has(note.number))
         };
+        let is_full = |number: u64, segment: &Segment| segment.through >= (number + 1) * SEGMENT;
         let sealed = self
             .segments
             .iter()
-            .filter(|(number, segment)| *number < self.head.last && is_empty(segment));
+            .filter(|(number, segment)| is_full(*number, segment) && is_empty(segment));
         let mut empty = before.map_or_else(BTreeSet::new, |before| before.empty.clone());
         empty.extend(sealed.map(|(number, _)| *number));
         let mut from = before.map_or(0, |before| before.from).max(self.head.first);
         while empty.remove(&from) {
             from += 1;
         }
-        let through = self.segments.iter().map(|(_, segment)| segment.through);
-        let through = through.chain(before.map(|before| before.through));
+        // What lies before the first segment that may hold notes is settled. Behind one that is not full nothing is
+        // complete, whatever was read of it.
+        let mut through = before.map_or(0, |before| before.through);
+        through = through.max(from * SEGMENT);
+        let end = |number: u64| match empty.contains(&number) {
+            true => Some((number + 1) * SEGMENT),
+            false => {
+                let mut read = self.segments.iter();
+                let found = read.find(|(one, _)| *one == number);
+                found.map(|(_, segment)| segment.through)
+            }
+        };
+        while let Some(further) = end(through / SEGMENT).filter(|end| *end > through) {
+            through = further;
+        }
         let unchanged = before.filter(|before| before.head_etag == self.head_etag);
         Watched {
             head: self.head,
             head_etag: self.head_etag.clone(),
-            since: unchanged.map_or(began, |before| before.since),
+            since: unchanged.map_or_else(Instant::now, |before| before.since),
             from,
             empty: empty.split_off(&from),
-            through: through.max().unwrap_or(0),
+            through,
         }
     }
 }

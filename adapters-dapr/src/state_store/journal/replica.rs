@@ -1,4 +1,8 @@
 //! The name of this replica, and its sign of life.
+//!
+//! Others close a journal that has shown no sign of life for a while, so this replica counts the time by
+//! [`Clock::uptime`](task_core::ports::Clock::uptime), which runs while the machine is suspended. They count theirs
+//! between two looks, by a clock that may stand: that only makes them patient.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +16,8 @@ use super::save::Saver;
 use super::{Journal, SEGMENT, State};
 use crate::error::BACKEND;
 
+pub(super) const CLOSED: &str = "the journal was closed by another replica";
+
 /// This replica, as long as it has its name.
 #[derive(Debug)]
 pub(super) struct Me {
@@ -21,18 +27,14 @@ pub(super) struct Me {
     /// Notes with lesser numbers are saved.
     pub(super) saved: u64,
     pub(super) head: Head,
-    /// When the beat was last renewed, at the latest.
-    pub(super) beaten: Instant,
+    /// The uptime before the beat was last renewed; `None` if nobody was shown one.
+    pub(super) beaten: Option<Duration>,
     /// Segments that hold notes which are settled.
     pub(super) stale: BTreeSet<u64>,
     pub(super) stale_since: Option<Instant>,
 }
 
 impl Me {
-    pub(super) fn is_fresh(&self, beat_every: Duration) -> bool {
-        self.beaten.elapsed() < beat_every
-    }
-
     /// A note was removed.
     pub(super) fn touch(&mut self, number: u64) {
         self.stale.insert(number / SEGMENT);
@@ -41,12 +43,40 @@ impl Me {
 }
 
 impl Journal {
+    /// Says whether the name is surely this replica's own.
+    pub(super) fn is_fresh(&self, me: &Me) -> bool {
+        me.beaten
+            .is_some_and(|beaten| self.since(beaten) < self.beat_every)
+    }
+
+    fn since(&self, uptime: Duration) -> Duration {
+        self.clock.uptime().saturating_sub(uptime)
+    }
+
+    /// Makes sure that nobody had closed the journal when its notes were saved.
+    pub(super) async fn is_still_open(&self, id: &Arc<str>) -> Result<(), PortError> {
+        let is_fresh = || {
+            let state = self.state();
+            let me = state.me.as_ref().filter(|me| me.id == *id);
+            me.is_some_and(|me| self.is_fresh(me))
+        };
+        if is_fresh() {
+            return Ok(());
+        }
+        let mut saver = self.saver.lock().await;
+        self.renew(&mut saver).await?;
+        match is_fresh() {
+            true => Ok(()),
+            false => Err(contended(CLOSED)),
+        }
+    }
+
     /// Takes a name, or renews the beat, unless that was done meanwhile.
     pub(super) async fn renew(&self, _: &mut Saver) -> Result<(), PortError> {
         let known = {
             let state = self.state();
             let me = state.me.as_ref();
-            if me.is_some_and(|me| me.is_fresh(self.beat_every)) {
+            if me.is_some_and(|me| self.is_fresh(me)) {
                 return Ok(());
             }
             me.map(|me| (Arc::clone(&me.id), me.head))
@@ -59,10 +89,12 @@ impl Journal {
 
     async fn register(&self) -> Result<(), PortError> {
         let id = self.take_name();
-        let beaten = Instant::now();
+        let beaten = self.clock.uptime();
         let head = Head::default();
-        // First the head: whoever finds the name has to find what is behind it.
-        self.documents.save(&Documents::head(&id), &head).await?;
+        // First the head: whoever finds the name has to find what is behind it. If it is there already, an earlier
+        // attempt has landed, and others may know it for a while: then it is not fresh before its first beat.
+        let name = Documents::head(&id);
+        let is_new = self.documents.replace(&name, &head, None).await?;
         let add = |registry: &mut Replicas| {
             if !registry.replicas.iter().any(|one| **one == *id) {
                 registry.replicas.push((*id).into());
@@ -75,7 +107,7 @@ impl Journal {
             next: 0,
             saved: 0,
             head,
-            beaten,
+            beaten: is_new.then_some(beaten),
             stale: BTreeSet::new(),
             stale_since: None,
         });
@@ -95,7 +127,7 @@ impl Journal {
 
     /// Writes the head of this replica, which renews its beat, unless somebody has closed it.
     pub(super) async fn beat(&self, id: &Arc<str>, head: Head) -> Result<(), PortError> {
-        let beaten = Instant::now();
+        let beaten = self.clock.uptime();
         let name = Documents::head(id);
         let found = self.documents.get::<Head>(&name).await?;
         let open = found.filter(|(found, _)| !found.is_closed);
@@ -109,27 +141,31 @@ impl Journal {
         if !self.documents.replace(&name, &head, Some(&etag)).await? {
             return Err(contended("the head of the journal was changed meanwhile"));
         }
+        // In that time it may have been closed and its head have ended, and `state.redis` creates what is missing.
+        if self.since(beaten) >= self.beat_every {
+            return Err(self.lose_name(id));
+        }
         let mut state = self.state();
         if let Some(me) = state.me.as_mut().filter(|me| me.id == *id) {
             me.head = head;
-            me.beaten = beaten;
+            me.beaten = Some(beaten);
         }
         Ok(())
     }
 
     /// It was taken for dead; the next note is saved under another name.
     fn lose_name(&self, id: &Arc<str>) -> PortError {
-        tracing::warn!(replica = %id, "another replica has closed this one's journal");
+        tracing::warn!(replica = %id, "another replica may have closed this one's journal");
         let mut state = self.state();
         let State {
             index, name, me, ..
         } = &mut *state;
         (*name, *me) = (None, None);
         index.disown();
-        contended("the journal was closed by another replica")
+        contended(CLOSED)
     }
 }
 
-fn contended(what: &str) -> PortError {
+pub(super) fn contended(what: &str) -> PortError {
     PortError::new(ErrorKind::Unavailable, BACKEND, "journal").context(what)
 }

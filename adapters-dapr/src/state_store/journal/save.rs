@@ -1,4 +1,8 @@
 //! Saves the notes of this replica: one save at a time, and all who wait share the next.
+//!
+//! A save that was not answered may still arrive, long after later ones. So each is based on the version before it,
+//! which refuses all that were. Dapr does not tell the version of what was written: it is read while the records of
+//! the notes are written, or before the next save if that does not wait for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +12,10 @@ use tokio::time::Instant;
 
 use super::documents::{Documents, Done, Head, Saved, Segment};
 use super::index::Op;
+use super::replica::{CLOSED, contended};
 use super::{Journal, SEGMENT};
 use crate::error::BACKEND;
+use crate::state_store::decision::Noted;
 
 /// How long a settled note may stay in its document, and how often those of others are looked for.
 const TIDY_EVERY: Duration = Duration::from_secs(1);
@@ -20,6 +26,8 @@ pub(super) struct Saver {
     /// Notes with lesser numbers were part of a save that failed, if they are not saved.
     failed: Option<(Arc<str>, u64, ErrorKind)>,
     tidied: Option<Instant>,
+    /// The version of the document that is saved next, if it was read.
+    known: Option<(String, Noted)>,
 }
 
 /// What one save writes.
@@ -47,11 +55,10 @@ impl Journal {
         }
         self.renew(&mut saver).await?;
         let Some(plan) = self.plan(id) else {
-            return Err(PortError::new(ErrorKind::Unavailable, BACKEND, "journal")
-                .context("the journal was closed by another replica"));
+            return Err(contended(CLOSED));
         };
         let through = plan.end;
-        let saved = self.save(plan).await;
+        let saved = self.save(&mut saver, plan).await;
         saver.failed = match &saved {
             Ok(()) => None,
             Err(error) => Some((Arc::clone(id), through, error.kind())),
@@ -92,7 +99,7 @@ impl Journal {
         })
     }
 
-    async fn save(&self, plan: Plan) -> Result<(), PortError> {
+    async fn save(&self, saver: &mut Saver, plan: Plan) -> Result<(), PortError> {
         if plan.has_new_segment {
             let before = self.state().me.as_ref().map(|me| me.head.first);
             self.beat(&plan.id, plan.head).await?;
@@ -102,15 +109,59 @@ impl Journal {
                 .collect();
             self.documents.remove(&gone).await;
         }
-        for (number, segment) in &plan.segments {
-            let name = Documents::segment(&plan.id, *number);
-            self.documents.save(&name, segment).await?;
-        }
+        let saved = self.save_segments(saver, &plan.id, &plan.segments);
+        saved.await?;
         let mut state = self.state();
         if let Some(me) = state.me.as_mut().filter(|me| me.id == plan.id) {
             me.saved = me.saved.max(plan.end);
         }
         Ok(())
+    }
+
+    async fn save_segments(
+        &self,
+        saver: &mut Saver,
+        id: &str,
+        segments: &[(u64, Segment)],
+    ) -> Result<(), PortError> {
+        let names = segments.iter();
+        let names = names.map(|(number, _)| Documents::segment(id, *number));
+        let names: Vec<String> = names.collect();
+        let versions = match (saver.known.take(), &*names) {
+            (_, []) => return Ok(()),
+            (Some((known, version)), [only]) if known == *only => vec![version],
+            (Some(_) | None, _) => self.documents.versions(&names).await?,
+        };
+        for ((name, version), (_, segment)) in names.iter().zip(versions).zip(segments) {
+            self.documents.save(name, segment, version).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the version that the next save will be based on, unless somebody saves already.
+    pub(in crate::state_store) async fn prepare(&self) {
+        let Ok(mut saver) = self.saver.try_lock() else {
+            return;
+        };
+        let name = {
+            let state = self.state();
+            let me = state.me.as_ref();
+            me.map(|me| Documents::segment(&me.id, me.saved / SEGMENT))
+        };
+        let Some(name) = name else {
+            return;
+        };
+        if saver
+            .known
+            .as_ref()
+            .is_some_and(|(known, _)| *known == name)
+        {
+            return;
+        }
+        let names = [name];
+        if let Ok(versions) = self.documents.versions(&names).await {
+            saver.known = names.into_iter().zip(versions).next();
+        }
     }
 
     /// Brings the documents up to what is settled, if that was not done a moment ago.
@@ -128,8 +179,8 @@ impl Journal {
 
     /// Brings the documents up to what is settled.
     pub(in crate::state_store) async fn flush(&self) -> Result<(), PortError> {
-        let _saver = self.saver.lock().await;
-        self.try_tidy().await
+        let mut saver = self.saver.lock().await;
+        self.try_tidy(&mut saver).await
     }
 
     async fn tidy(&self, saver: &mut Saver) {
@@ -139,12 +190,12 @@ impl Journal {
         }
         saver.tidied = Some(now);
         // What is not tidied is published twice after a crash, and nothing else.
-        if let Err(error) = self.try_tidy().await {
+        if let Err(error) = self.try_tidy(saver).await {
             tracing::debug!(%error, "settled notes stay in the journal for now");
         }
     }
 
-    async fn try_tidy(&self) -> Result<(), PortError> {
+    async fn try_tidy(&self, saver: &mut Saver) -> Result<(), PortError> {
         let Some(id) = self.state().me.as_ref().map(|me| Arc::clone(&me.id)) else {
             return Ok(());
         };
@@ -153,9 +204,13 @@ impl Journal {
         if let Some((done, _)) = &done {
             self.settled_by_others(&id, done);
         }
-        for (number, segment) in self.stale_segments(&id) {
-            let name = Documents::segment(&id, number);
-            self.documents.save(&name, &segment).await?;
+        let stale = self.stale_segments(&id);
+        if let Err(error) = self.save_segments(saver, &id, &stale).await {
+            let mut state = self.state();
+            if let Some(me) = state.me.as_mut().filter(|me| me.id == id) {
+                me.stale.extend(stale.iter().map(|(number, _)| *number));
+            }
+            return Err(error);
         }
         // Only now that no segment holds them any more.
         if let Some((done, etag)) = done.filter(|(done, _)| !done.ranges.is_empty()) {
