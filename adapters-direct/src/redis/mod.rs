@@ -156,6 +156,15 @@ impl Redis {
         RedisStateStore::new(Arc::clone(&self.connection), self.names.clone())
     }
 
+    /// The store of the leases, which every replica with the same prefix shares, whatever its layout.
+    ///
+    /// What is put here is written without memory left, too: the relay that makes room works under a lease.
+    /// (`a_full_server_takes_leases_and_settlements_and_nothing_else`)
+    #[must_use]
+    pub fn lease_store(&self) -> RedisStateStore {
+        RedisStateStore::new(Arc::clone(&self.connection), self.names.of_leases())
+    }
+
     /// The event bus on streams, in the format of Dapr's `pubsub.redis`.
     #[must_use]
     pub fn event_bus(&self, config: StreamConfig) -> RedisEventBus {

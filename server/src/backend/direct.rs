@@ -74,7 +74,13 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     });
     let redis = redis.await?;
     let policy = guards::store(time_limit(&redis_config));
-    let store = GuardedStateStore::new(Arc::new(redis.state_store()), "redis", policy);
+    let guarded = |store| {
+        Arc::new(GuardedStateStore::new(
+            Arc::new(store),
+            "redis",
+            policy.clone(),
+        ))
+    };
     let bus = match direct.bus {
         BusKind::RedisStreams => streams(&redis, &redis_config),
         #[cfg(feature = "kafka")]
@@ -85,11 +91,14 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let url = config.notification_url.as_ref();
     let url = url.expect("the configuration demands an address with this backend");
     Ok(Backend {
-        store: Arc::new(store),
+        store: guarded(redis.state_store()),
         bus,
         notifier: notifier::over_http(config, url)?,
         inbox: None,
-        replicas: Replicas::Many { lease: "relay" },
+        replicas: Replicas::Many {
+            leases: guarded(redis.lease_store()),
+            lease: "relay",
+        },
         consumer: Consumer::default(),
         callbacks: None,
         parting: None,

@@ -13,6 +13,8 @@ use task_tests::process::{
 };
 use task_tests::wait::until;
 
+mod shared;
+
 use super::{create, problem};
 use task_tests::history::{Seen, Writer};
 

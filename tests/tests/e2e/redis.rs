@@ -4,6 +4,7 @@ mod commits;
 mod conversion;
 mod dapr;
 mod outages;
+mod outbox;
 mod replaced_service;
 mod servers;
 
