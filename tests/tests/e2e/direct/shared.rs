@@ -3,6 +3,8 @@
 use futures_util::future::join_all;
 use redis::{FromRedisValue, from_redis_value};
 use serde_json::Value;
+use task_tests::process::RedisServer;
+use task_tests::process::redis::{AppendOnly, RedisOptions};
 use task_tests::wait::until;
 
 use super::World;
@@ -80,6 +82,8 @@ async fn a_full_redis_drains_when_the_bus_is_back_and_is_read_all_the_while() {
         }
     };
     tokio::join!(join_all(writers), reader);
+    let log = server.log();
+    assert!(!log.contains("circuit opened"), "{log}");
     assert_eq!(waiting(&world).await, 5);
     world.kafka.resume();
     until("everything is published", async || {
@@ -88,4 +92,31 @@ async fn a_full_redis_drains_when_the_bus_is_back_and_is_read_all_the_while() {
     .await;
     is_full(&world, false).await;
     create(&server, "after").await;
+}
+
+#[tokio::test]
+async fn a_redis_that_may_lose_data_is_used_with_a_warning_of_each_kind() {
+    let mut world = World::start().await;
+    world.redis = RedisServer::start_with(RedisOptions {
+        append_only: AppendOnly::Off,
+        lines: vec!["maxmemory-policy allkeys-lru".to_owned()],
+        ..RedisOptions::default()
+    })
+    .await;
+    let risky = world.serve(&[]).await;
+    world.redis = RedisServer::start().await;
+    let safe = world.serve(&[]).await;
+    for (warning, cause) in [
+        ("redis has no append-only file", "address"),
+        ("redis evicts data", "maxmemory_policy=\"allkeys-lru\""),
+    ] {
+        let log = risky.log();
+        let lines: Vec<_> = log.lines().filter(|line| line.contains(warning)).collect();
+        assert_eq!(lines.len(), 1, "{log}");
+        assert!(
+            lines[0].contains("WARN") && lines[0].contains(cause),
+            "{log}"
+        );
+        assert!(!safe.log().contains(warning), "{}", safe.log());
+    }
 }
