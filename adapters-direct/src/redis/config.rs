@@ -3,9 +3,10 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use task_core::ports::Secret;
+use task_core::ports::{PortError, Secret, SecretName, SecretStore};
 use url::Url;
 
 use super::tls;
@@ -19,6 +20,9 @@ const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::fro
 
 /// Commands at once, from the strictest limit to the laxest.
 const IN_FLIGHT: RangeInclusive<usize> = 1..=65_536;
+
+/// Steps to a connection, each with a time limit.
+const CONNECT_STEPS: u32 = 6;
 
 /// Longest prefix of keys, in bytes.
 const MAX_PREFIX_BYTES: usize = 128;
@@ -89,6 +93,29 @@ impl Default for KeyPrefix {
     }
 }
 
+/// The password of a user.
+#[derive(Debug, Clone)]
+pub enum Password {
+    /// This one, as long as the backend lives.
+    Fixed(Secret),
+    /// The one that a store has whenever a connection is made, so that it may be changed.
+    Kept {
+        /// The store.
+        store: Arc<dyn SecretStore>,
+        /// Its name there.
+        name: SecretName,
+    },
+}
+
+impl Password {
+    pub(super) async fn read(&self) -> Result<Secret, PortError> {
+        match self {
+            Self::Fixed(secret) => Ok(secret.clone()),
+            Self::Kept { store, name } => store.get(name).await,
+        }
+    }
+}
+
 /// What a server that asks for certificates is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientCertificate {
@@ -101,10 +128,10 @@ pub struct ClientCertificate {
 /// Configuration of the Redis backend.
 ///
 /// ```
-/// use adapters_direct::redis::{RedisConfig, RedisLayout};
+/// use adapters_direct::redis::{Password, RedisConfig, RedisLayout};
 /// use task_core::ports::Secret;
 /// let mut config = RedisConfig::new("rediss://service@redis.example:6380/2", RedisLayout::Dapr);
-/// config.password = Secret::new("hunter2");
+/// config.password = Secret::new("hunter2").map(Password::Fixed);
 /// config.check().unwrap();
 /// assert!(!format!("{config:?}").contains("hunter2"));
 /// ```
@@ -117,12 +144,12 @@ pub struct RedisConfig {
     /// What keys begin with.
     pub key_prefix: KeyPrefix,
     /// The password of the user that the address names, or of `default`.
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
     /// PEM file of whom to trust instead of the machine's roots.
     pub ca_file: Option<PathBuf>,
     /// What to show a server that asks for a certificate.
     pub client_certificate: Option<ClientCertificate>,
-    /// Longest time until a connection stands, TLS and greeting included.
+    /// Longest time of each step to a connection: the password, the socket, TLS, the login, and two exchanges.
     pub connect_timeout: Duration,
     /// Longest time until a command is answered.
     pub response_timeout: Duration,
@@ -244,6 +271,12 @@ impl RedisConfig {
             let rule = "must not begin like the keys of the tasks themselves, with \"task\" alone";
             found.add("key_prefix", format!("{rule}, it is {prefix:?}"));
         }
+    }
+
+    /// Longest time of a call, connection included.
+    #[must_use]
+    pub fn longest_call(&self) -> Duration {
+        CONNECT_STEPS * self.connect_timeout + self.response_timeout
     }
 
     /// Where the server is, without user and database, if that can be read.
@@ -375,7 +408,7 @@ mod tests {
     fn a_field_out_of_range_is_named_with_its_limit_and_value() {
         let check = |change: fn(&mut RedisConfig)| {
             let mut config = config("redis://u@a");
-            config.password = Secret::new("x");
+            config.password = Secret::new("x").map(Password::Fixed);
             config.check().expect("the defaults are valid");
             change(&mut config);
             config.check().expect_err("out of range").to_string()
