@@ -3,6 +3,7 @@
 mod commits;
 mod conversion;
 mod dapr;
+mod network;
 mod outages;
 mod outbox;
 mod replaced_service;
