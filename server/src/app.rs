@@ -178,9 +178,10 @@ impl App {
         let relay = match (outbox.needs_relay(), replicas) {
             (false, _) => None,
             (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus))),
-            (true, Replicas::Many { lease }) => {
+            (true, Replicas::Many { leases, lease }) => {
                 let (bus, clock) = (Arc::clone(&bus), Arc::new(MachineClock));
-                Some(Relay::shared(outbox, bus, lease, clock, &SystemEntropy)?)
+                let relay = Relay::shared(outbox, bus, leases, lease, clock, &SystemEntropy);
+                Some(relay?)
             }
         };
         let events = Events {

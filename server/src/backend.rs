@@ -111,12 +111,14 @@ pub enum Hears {
 }
 
 /// How many processes may serve the same tasks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Replicas {
     /// This one alone.
     One,
     /// Any number, which take turns at what only one may do.
     Many {
+        /// Where the lease of their relay lies: one place for each outbox.
+        leases: Arc<dyn StateStore>,
         /// The name of their relay's lease. On one Redis the direct backend and that of Dapr serve the same tasks
         /// and have each an outbox of their own, so each has a name of its own.
         lease: &'static str,

@@ -285,6 +285,11 @@ fn all_answer<'a>(mut brokers: impl Iterator<Item = (&'a str, Duration)>, since:
     }) && has_one
 }
 
+/// Whether this is the end of a partition that nobody waits for any more: who does is told of it by the poll.
+fn is_an_end(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::PartitionEOF)
+}
+
 impl ClientContext for Voice {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         self.say(level, facility, message);
@@ -301,6 +306,9 @@ impl ClientContext for Voice {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        if is_an_end(&error) {
+            return;
+        }
         self.note(error.rdkafka_error_code(), reason);
         if is_outage(&error) {
             self.unreachable(&reason);
@@ -315,6 +323,16 @@ impl ConsumerContext for Voice {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_end_of_a_partition_is_no_trouble() {
+        assert!(is_an_end(&KafkaError::Global(
+            RDKafkaErrorCode::PartitionEOF
+        )));
+        assert!(!is_an_end(&KafkaError::Global(
+            RDKafkaErrorCode::AllBrokersDown
+        )));
+    }
 
     #[test]
     fn an_outage_is_over_when_one_broker_has_answered_since_and_none_is_waited_for() {

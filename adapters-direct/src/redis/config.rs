@@ -3,9 +3,10 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use task_core::ports::Secret;
+use task_core::ports::{PortError, Secret, SecretName, SecretStore};
 use url::Url;
 
 use super::tls;
@@ -20,6 +21,9 @@ const TIMES: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::fro
 /// Commands at once, from the strictest limit to the laxest.
 const IN_FLIGHT: RangeInclusive<usize> = 1..=65_536;
 
+/// Steps to a connection, each with a time limit.
+const CONNECT_STEPS: u32 = 6;
+
 /// Longest prefix of keys, in bytes.
 const MAX_PREFIX_BYTES: usize = 128;
 
@@ -28,10 +32,15 @@ const MAX_PREFIX_BYTES: usize = 128;
 /// | | `Legacy` | `Dapr` |
 /// | --- | --- | --- |
 /// | a task | string `task:{id}` | hash `{prefix}\|\|task-{id}` with `data` and `version` |
-/// | another kind | string `{namespace}:state:{kind}:{id}` | hash `{prefix}\|\|{kind}-{id}` |
-/// | a tombstone | string `{namespace}:tombstone:{kind}:{id}` | the hash with empty `data` |
+/// | another kind | string `{prefix}:state:{kind}:{id}` | hash `{prefix}\|\|{kind}-{id}` |
+/// | a tombstone | string `{prefix}:tombstone:{kind}:{id}` | the hash with empty `data` |
 /// | a version | digest of the value: it comes back with the value | number that never comes back |
-/// | pending events | stream `{namespace}:outbox` | stream `{namespace}:outbox` |
+/// | pending events | stream `{prefix}:outbox` | the same |
+/// | their relay's lease | string `{prefix}:state:lease:{id}` | the same |
+///
+/// Services with prefixes of their own thus share nothing in one database but tasks of the legacy layout, and the streams
+/// of the event bus, which are named by their topics. Replicas with one prefix share one outbox and one lease, also
+/// in different layouts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RedisLayout {
     /// What the replaced service reads and writes with plain `GET` and `SET`.
@@ -40,7 +49,8 @@ pub enum RedisLayout {
     Dapr,
 }
 
-/// What stands before `||` in a key of Dapr's layout: its metadata `keyPrefix`.
+/// What the names of a service begin with: before `||` in Dapr's layout, whose metadata calls it `keyPrefix`, and before
+/// `:` elsewhere, where no prefix is `none`.
 ///
 /// | `keyPrefix` | here |
 /// | --- | --- |
@@ -66,12 +76,43 @@ impl KeyPrefix {
             text => Self::Text(text.into()),
         }
     }
+
+    /// What everything begins with that has no name in Dapr's layout.
+    pub(super) fn namespace(&self) -> &str {
+        match self {
+            Self::Text(prefix) => prefix,
+            Self::None => "none",
+        }
+    }
 }
 
 impl Default for KeyPrefix {
     /// The app id of the Task API.
     fn default() -> Self {
         Self::Text("task-api".into())
+    }
+}
+
+/// The password of a user.
+#[derive(Debug, Clone)]
+pub enum Password {
+    /// This one, as long as the backend lives.
+    Fixed(Secret),
+    /// The one that a store has whenever a connection is made, so that it may be changed.
+    Kept {
+        /// The store.
+        store: Arc<dyn SecretStore>,
+        /// Its name there.
+        name: SecretName,
+    },
+}
+
+impl Password {
+    pub(super) async fn read(&self) -> Result<Secret, PortError> {
+        match self {
+            Self::Fixed(secret) => Ok(secret.clone()),
+            Self::Kept { store, name } => store.get(name).await,
+        }
     }
 }
 
@@ -87,10 +128,10 @@ pub struct ClientCertificate {
 /// Configuration of the Redis backend.
 ///
 /// ```
-/// use adapters_direct::redis::{RedisConfig, RedisLayout};
+/// use adapters_direct::redis::{Password, RedisConfig, RedisLayout};
 /// use task_core::ports::Secret;
 /// let mut config = RedisConfig::new("rediss://service@redis.example:6380/2", RedisLayout::Dapr);
-/// config.password = Secret::new("hunter2");
+/// config.password = Secret::new("hunter2").map(Password::Fixed);
 /// config.check().unwrap();
 /// assert!(!format!("{config:?}").contains("hunter2"));
 /// ```
@@ -100,17 +141,15 @@ pub struct RedisConfig {
     address: Result<Address, AddressError>,
     /// How values lie in Redis.
     pub layout: RedisLayout,
-    /// What keys of Dapr's layout begin with.
+    /// What keys begin with.
     pub key_prefix: KeyPrefix,
-    /// What every other key of ours begins with; letters, digits, `-`, `_` and `.`.
-    pub namespace: Box<str>,
     /// The password of the user that the address names, or of `default`.
-    pub password: Option<Secret>,
+    pub password: Option<Password>,
     /// PEM file of whom to trust instead of the machine's roots.
     pub ca_file: Option<PathBuf>,
     /// What to show a server that asks for a certificate.
     pub client_certificate: Option<ClientCertificate>,
-    /// Longest time until a connection stands, TLS and greeting included.
+    /// Longest time of each step to a connection: the password, the socket, TLS, the login, and two exchanges.
     pub connect_timeout: Duration,
     /// Longest time until a command is answered.
     pub response_timeout: Duration,
@@ -165,7 +204,6 @@ impl RedisConfig {
             address: Address::parse(address),
             layout,
             key_prefix: KeyPrefix::default(),
-            namespace: "task-api".into(),
             password: None,
             ca_file: None,
             client_certificate: None,
@@ -198,7 +236,7 @@ impl RedisConfig {
                 found.add(field, unusable);
             }
         }
-        self.prefixes(&mut found);
+        self.prefix(&mut found);
         found.time("connect_timeout", self.connect_timeout, &TIMES);
         found.time("response_timeout", self.response_timeout, &TIMES);
         found.count("max_in_flight", self.max_in_flight, &IN_FLIGHT);
@@ -221,24 +259,24 @@ impl RedisConfig {
         }
     }
 
-    fn prefixes(&self, found: &mut Found) {
-        let fits = |text: &str| (1..=MAX_PREFIX_BYTES).contains(&text.len());
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-        let namespace = &self.namespace;
-        if !fits(namespace) || !namespace.chars().all(plain) {
-            let rule = "must be 1 to 128 letters, digits, dashes, underscores and dots";
-            found.add("namespace", format!("{rule}, it is {namespace:?}"));
-        }
-        if &**namespace == "task" {
-            let rule = "must not be \"task\", which begins the keys of the tasks themselves";
-            found.add("namespace", rule);
-        }
-        if let KeyPrefix::Text(prefix) = &self.key_prefix
-            && (!fits(prefix) || prefix.contains('|'))
-        {
+    fn prefix(&self, found: &mut Found) {
+        let KeyPrefix::Text(prefix) = &self.key_prefix else {
+            return;
+        };
+        if !(1..=MAX_PREFIX_BYTES).contains(&prefix.len()) || prefix.contains('|') {
             let rule = "must be 1 to 128 bytes without a bar";
             found.add("key_prefix", format!("{rule}, it is {prefix:?}"));
         }
+        if prefix.split(':').next() == Some("task") {
+            let rule = "must not begin like the keys of the tasks themselves, with \"task\" alone";
+            found.add("key_prefix", format!("{rule}, it is {prefix:?}"));
+        }
+    }
+
+    /// Longest time of a call, connection included.
+    #[must_use]
+    pub fn longest_call(&self) -> Duration {
+        CONNECT_STEPS * self.connect_timeout + self.response_timeout
     }
 
     /// Where the server is, without user and database, if that can be read.
@@ -370,7 +408,7 @@ mod tests {
     fn a_field_out_of_range_is_named_with_its_limit_and_value() {
         let check = |change: fn(&mut RedisConfig)| {
             let mut config = config("redis://u@a");
-            config.password = Secret::new("x");
+            config.password = Secret::new("x").map(Password::Fixed);
             config.check().expect("the defaults are valid");
             change(&mut config);
             config.check().expect_err("out of range").to_string()
@@ -389,12 +427,8 @@ mod tests {
                 "max_in_flight must be 1 to 65536, it is 0",
             ),
             (
-                check(|config| config.namespace = "a b".into()),
-                "namespace must be 1 to 128 letters, digits, dashes, underscores and dots, it is \"a b\"",
-            ),
-            (
-                check(|config| config.namespace = "task".into()),
-                "namespace must not be \"task\", which begins the keys of the tasks themselves",
+                check(|config| config.key_prefix = KeyPrefix::Text("task:a".into())),
+                "key_prefix must not begin like the keys of the tasks themselves, with \"task\" alone, it is \"task:a\"",
             ),
             (
                 check(|config| config.key_prefix = KeyPrefix::Text("a||b".into())),
@@ -426,7 +460,6 @@ mod tests {
             certificate: existing(),
             key: "no-such.key".into(),
         });
-        config.namespace = "".into();
         config.key_prefix = KeyPrefix::Text("|".into());
         config.connect_timeout = Duration::ZERO;
         config.max_in_flight = 0;
@@ -435,7 +468,6 @@ mod tests {
             "ca_file",
             "client_certificate.certificate",
             "client_certificate.key",
-            "namespace",
             "key_prefix",
             "connect_timeout",
             "max_in_flight",

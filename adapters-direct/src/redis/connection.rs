@@ -129,6 +129,11 @@ impl Connection {
         let answer = multiplexed.send_packed_command(command).await;
         let answer = self.heard(&live, answered, answer, effect)?;
         if let Value::ServerError(error) = answer {
+            // It has become a replica, and an address may lead to another server by now. A new connection finds out.
+            // (`a_failover_behind_the_address_is_followed`)
+            if error.code() == "READONLY" {
+                self.retire(&live);
+            }
             return Err(Failure::Refused { error, effect });
         }
         Ok(answer)

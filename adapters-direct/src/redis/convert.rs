@@ -5,13 +5,14 @@ use std::sync::Arc;
 use redis::Value;
 use task_core::ports::{Clock, Key, PortError, SystemClock};
 
-use super::answer::{is, parts, text, unexpected};
+use super::answer::{bytes, is, parts, text, unexpected};
 use super::config::RedisLayout;
 use super::connection::Connection;
 use super::error::{BACKEND, Effect, Failure};
 use super::known;
 use super::layout::Names;
 use super::read::Reader;
+use super::script::digest;
 
 /// What became of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,9 @@ pub enum Converted {
     AlreadyThere,
     /// It has neither form.
     Missing,
-    /// It has both forms and they differ; nothing was changed.
+    /// It has both forms and they differ, or a value that Dapr's layout reserves; nothing was changed.
+    ///
+    /// A reserved one, which a put refuses as well, would be read as something else.
     ///
     /// Somebody has written the old form after the conversion, or the new one before it, and Redis
     /// cannot tell which is later. Who converts decides: delete the wrong one and convert again.
@@ -70,9 +73,9 @@ impl RedisConverter {
 
     async fn call(&self, key: &Key, to: RedisLayout) -> Result<Converted, Failure> {
         let script = &self.connection.scripts().convert;
-        let mut known = Vec::new();
+        let (mut known, mut looked_at) = (Vec::new(), Box::default());
         for _ in 0..known::MOST_ATTEMPTS {
-            let mut call = script.call(6, 256);
+            let mut call = script.call(7, 256);
             call.arg(self.legacy.width() + self.dapr.width() + 1);
             self.legacy.add_keys(key, &mut call);
             self.dapr.add_keys(key, &mut call);
@@ -81,8 +84,16 @@ impl RedisConverter {
                 RedisLayout::Legacy => "legacy",
                 RedisLayout::Dapr => "dapr",
             });
+            call.arg(&*looked_at);
             known::add(&known, &mut call);
             let answer = self.connection.call(script, &call, Effect::Write).await?;
+            if let Some(value) = reserved(&answer) {
+                if self.dapr.is_taken(value) {
+                    return Ok(Converted::Conflict);
+                }
+                looked_at = digest(value);
+                continue;
+            }
             let Some(records) = known::wanted(&answer) else {
                 return outcome(&answer);
             };
@@ -94,6 +105,14 @@ impl RedisConverter {
             known = known::take_apart(reader, records).await?;
         }
         Err(known::contended(key.to_string()))
+    }
+}
+
+/// The value that the script wants to have looked at, if it does.
+fn reserved(answer: &Value) -> Option<&[u8]> {
+    match parts(answer) {
+        [word, value] if is(word, "reserved") => bytes(value),
+        _ => None,
     }
 }
 

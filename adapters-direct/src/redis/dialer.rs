@@ -3,6 +3,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -13,9 +14,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
 
 use super::answer::{parts, text};
-use super::config::{Address, RedisConfig};
+use super::config::{Address, Password, RedisConfig};
 use super::error::{Effect, Failure, OpenError};
 use super::layout::Names;
 use super::protocol;
@@ -31,7 +33,9 @@ const QUEUE: usize = 256;
 pub(super) struct Dialer {
     address: Address,
     tls: Option<Tls>,
-    greeting: RedisConnectionInfo,
+    password: Option<Password>,
+    /// Whether a connection has stood once.
+    has_worked: AtomicBool,
     connect_timeout: Duration,
     response_timeout: Duration,
     scripts: Scripts,
@@ -84,16 +88,10 @@ async fn gathering(owner: impl Future<Output = ()>) {
 impl Dialer {
     pub(super) fn new(config: &RedisConfig, scripts: Scripts) -> Result<Self, OpenError> {
         let address = config.checked()?.clone();
-        let mut greeting = RedisConnectionInfo::default();
-        if let Some(user) = &address.user {
-            greeting = greeting.set_username(user);
-        }
-        if let Some(password) = &config.password {
-            greeting = greeting.set_password(password.expose());
-        }
         Ok(Self {
             tls: tls::prepare(config, &address)?,
-            greeting,
+            password: config.password.clone(),
+            has_worked: AtomicBool::new(false),
             address,
             connect_timeout: config.connect_timeout,
             response_timeout: config.response_timeout,
@@ -114,18 +112,21 @@ impl Dialer {
         &self.scripts
     }
 
-    /// Connects once, within the limit.
+    /// Connects once, each step within the limit.
     pub(super) async fn dial(&self) -> Result<Dialed, Failure> {
-        let limit = self.connect_timeout;
-        let dialed = timeout(limit, self.connect()).await;
-        let failure = match dialed {
-            Ok(Ok(dialed)) => return Ok(dialed),
-            Ok(Err(failure)) => failure,
-            Err(_) => Failure::ConnectTimeout {
-                address: self.address.to_string(),
-                limit,
-            },
+        let failure = match self.connect().await {
+            Ok(dialed) => {
+                self.has_worked.store(true, Ordering::Relaxed);
+                return Ok(dialed);
+            }
+            Err(failure) => failure,
         };
+        if self.has_worked.load(Ordering::Relaxed) && failure.is_denied() {
+            return Err(Failure::ShutOut {
+                address: self.address.to_string(),
+                source: Box::new(failure),
+            });
+        }
         if !is_silence(&failure) {
             return Err(failure);
         }
@@ -138,33 +139,28 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self) -> Result<Dialed, Failure> {
-        let refused = |source| Failure::Connect {
-            address: self.address.to_string(),
-            source,
-        };
-        let untrusted = |source: io::Error| match tls::is_refusal(&source) {
-            true => Failure::Untrusted {
+    /// Gives one step its time: several are no reason to give up a server that is far away.
+    async fn step<T>(&self, step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+        let limit = self.connect_timeout;
+        let done = timeout(limit, step).await;
+        done.unwrap_or_else(|_| {
+            Err(Failure::ConnectTimeout {
                 address: self.address.to_string(),
-                source,
-            },
-            false => refused(source),
-        };
-        let no_greeting = |source| Failure::Greeting {
-            address: self.address.to_string(),
-            source,
-        };
-        let host_and_port = (self.address.host.as_ref(), self.address.port);
-        let socket = TcpStream::connect(host_and_port).await.map_err(refused)?;
-        socket.set_nodelay(true).map_err(refused)?;
-        let spoken = match &self.tls {
-            None => self.speak(socket).await,
+                limit,
+            })
+        })
+    }
+
+    async fn connect(&self) -> Result<Dialed, Failure> {
+        let login = self.step(self.login()).await?;
+        let socket = self.step(self.socket()).await?;
+        let (multiplexed, driver) = match &self.tls {
+            None => self.step(self.speak(socket, &login)).await?,
             Some(tls) => {
-                let private = tls.connector.connect(tls.server.clone(), socket);
-                self.speak(private.await.map_err(untrusted)?).await
+                let private = self.step(self.shake_hands(tls, socket)).await?;
+                self.step(self.speak(private, &login)).await?
             }
         };
-        let (mut multiplexed, driver) = spoken.map_err(no_greeting)?;
         // By themselves, because a server cuts off strangers who say much.
         let mut questions = Pipeline::new();
         questions.cmd("HELLO").cmd("INFO");
@@ -173,15 +169,15 @@ impl Dialer {
             0 => questions.cmd("PING"),
             database => questions.cmd("SELECT").arg(database),
         };
-        let answers = multiplexed.send_packed_commands(&questions, 0, questions.len());
-        let server = self.judge(&answers.await.map_err(no_greeting)?)?;
+        let answers = self.step(self.ask(&multiplexed, &questions)).await?;
+        let server = self.judge(&answers)?;
         let mut questions = Pipeline::new();
         questions.add_command(script::ask_permissions(&self.sample_key));
         for script in self.scripts.all() {
             questions.add_command(script.load());
         }
-        let answers = multiplexed.send_packed_commands(&questions, 0, questions.len());
-        self.prepared(&answers.await.map_err(no_greeting)?)?;
+        let answers = self.step(self.ask(&multiplexed, &questions)).await?;
+        self.prepared(&answers)?;
         Ok(Dialed {
             multiplexed,
             server,
@@ -189,8 +185,73 @@ impl Dialer {
         })
     }
 
+    /// Who we are, by what the password is now.
+    async fn login(&self) -> Result<RedisConnectionInfo, Failure> {
+        let mut login = RedisConnectionInfo::default();
+        if let Some(user) = &self.address.user {
+            login = login.set_username(user);
+        }
+        if let Some(password) = &self.password {
+            let password = password.read().await;
+            let password = password.map_err(|source| Failure::Password { source })?;
+            login = login.set_password(password.expose());
+        }
+        Ok(login)
+    }
+
+    async fn socket(&self) -> Result<TcpStream, Failure> {
+        let refused = |source| Failure::Connect {
+            address: self.address.to_string(),
+            source,
+        };
+        let host_and_port = (self.address.host.as_ref(), self.address.port);
+        let socket = TcpStream::connect(host_and_port).await.map_err(refused)?;
+        socket.set_nodelay(true).map_err(refused)?;
+        Ok(socket)
+    }
+
+    async fn shake_hands(
+        &self,
+        tls: &Tls,
+        socket: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, Failure> {
+        let address = || self.address.to_string();
+        let private = tls.connector.connect(tls.server.clone(), socket).await;
+        private.map_err(|source| match tls::is_refusal(&source) {
+            true => Failure::Untrusted {
+                address: address(),
+                source,
+            },
+            false => Failure::Connect {
+                address: address(),
+                source,
+            },
+        })
+    }
+
+    async fn ask(
+        &self,
+        multiplexed: &MultiplexedConnection,
+        questions: &Pipeline,
+    ) -> Result<Vec<Value>, Failure> {
+        let mut multiplexed = multiplexed.clone();
+        let answers = multiplexed.send_packed_commands(questions, 0, questions.len());
+        answers.await.map_err(|source| self.no_greeting(source))
+    }
+
+    fn no_greeting(&self, source: RedisError) -> Failure {
+        Failure::Greeting {
+            address: self.address.to_string(),
+            source,
+        }
+    }
+
     /// Names the user.
-    async fn speak<S>(&self, stream: S) -> Result<(MultiplexedConnection, Driver), RedisError>
+    async fn speak<S>(
+        &self,
+        stream: S,
+        login: &RedisConnectionInfo,
+    ) -> Result<(MultiplexedConnection, Driver), Failure>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
@@ -200,8 +261,9 @@ impl Dialer {
             // (`dropped_connections_lose_nothing`)
             .set_response_timeout(Some(self.response_timeout))
             .set_pipeline_buffer_size(QUEUE);
-        let speaking = MultiplexedConnection::new_with_config(&self.greeting, stream, config);
-        let (multiplexed, driver) = speaking.await?;
+        let speaking = MultiplexedConnection::new_with_config(login, stream, config);
+        let spoken = speaking.await.map_err(|source| self.no_greeting(source));
+        let (multiplexed, driver) = spoken?;
         Ok((multiplexed, Driver(tokio::spawn(gathering(driver)))))
     }
 

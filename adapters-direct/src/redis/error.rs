@@ -69,6 +69,11 @@ pub(super) enum Failure {
     Greeting { address: String, source: RedisError },
     #[error("{address} cannot be used: {reason}")]
     Unfit { address: String, reason: String },
+    #[error("the password of redis cannot be read")]
+    Password { source: PortError },
+    /// Whoever changed the server has to change what we say to it, or is about to.
+    #[error("{address} has let us in before and refuses us now")]
+    ShutOut { address: String, source: Box<Self> },
     #[error("{address} does not let this user run {commands}")]
     Forbidden { address: String, commands: String },
     /// The last attempt to connect failed a moment ago.
@@ -109,6 +114,13 @@ impl Failure {
         matches!(self, Self::Refused { error, .. } if error.code() == "WRONGTYPE")
     }
 
+    /// Whether the server does not let us in, or we do not trust it.
+    pub(super) fn is_denied(&self) -> bool {
+        matches!(self, Self::Untrusted { .. } | Self::Forbidden { .. })
+            || matches!(self, Self::Greeting { source, .. } if is_login_refused(source))
+            || matches!(self, Self::Refused { error, .. } if meaning(error) == Some(ErrorKind::Denied))
+    }
+
     /// The one mapping from this backend's errors to the port's.
     pub(super) fn into_port(self, operation: &'static str) -> PortError {
         let context = self.to_string();
@@ -117,9 +129,11 @@ impl Failure {
             Self::Connect { source, .. } => new(ErrorKind::Unavailable).caused_by(source),
             Self::Untrusted { source, .. } => new(ErrorKind::Denied).caused_by(source),
             Self::ConnectTimeout { .. } | Self::Unfit { .. } => new(ErrorKind::Unavailable),
+            Self::Password { source } => new(ErrorKind::Unavailable).caused_by(source),
+            Self::ShutOut { source, .. } => new(ErrorKind::Unavailable).caused_by(*source),
             Self::Forbidden { .. } => new(ErrorKind::Denied),
             Self::Greeting { source, .. } => {
-                let kind = match source.kind() == redis::ErrorKind::AuthenticationFailed {
+                let kind = match is_login_refused(&source) {
                     true => ErrorKind::Denied,
                     false => ErrorKind::Unavailable,
                 };
@@ -148,6 +162,10 @@ impl Failure {
             Self::Invalid(_) => new(ErrorKind::Invalid),
         }
     }
+}
+
+fn is_login_refused(error: &RedisError) -> bool {
+    error.kind() == redis::ErrorKind::AuthenticationFailed
 }
 
 fn left_open(error: PortError, effect: Effect) -> PortError {
@@ -388,13 +406,22 @@ mod tests {
             cause: String::new(),
             next: limit,
         };
-        let login = (redis::ErrorKind::AuthenticationFailed, "no").into();
+        let login = || (redis::ErrorKind::AuthenticationFailed, "no").into();
+        let shut_out = Failure::ShutOut {
+            address: address(),
+            source: Box::new(greeting(login())),
+        };
+        let unreadable = Failure::Password {
+            source: PortError::new(ErrorKind::NotFound, "secrets", "get"),
+        };
         for (failure, kind, retry) in [
             (connect, ErrorKind::Unavailable, Maybe),
             (untrusted, ErrorKind::Denied, Never),
             (timeout, ErrorKind::Unavailable, Maybe),
             (greeting(broken()), ErrorKind::Unavailable, Maybe),
-            (greeting(login), ErrorKind::Denied, Never),
+            (greeting(login()), ErrorKind::Denied, Never),
+            (shut_out, ErrorKind::Unavailable, Maybe),
+            (unreadable, ErrorKind::Unavailable, Maybe),
             (forbidden, ErrorKind::Denied, Never),
             (unfit, ErrorKind::Unavailable, Maybe),
             (pausing, ErrorKind::Unavailable, After(limit)),

@@ -19,7 +19,15 @@ use super::script::{Script, Scripts, digest};
 pub(super) struct Names {
     layout: RedisLayout,
     prefix: KeyPrefix,
-    namespace: Box<str>,
+    when_full: WhenFull,
+}
+
+/// What becomes of a write while the server has no memory left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WhenFull {
+    Refused,
+    /// It is done: what it needs is little, and without it nobody would make room.
+    Done,
 }
 
 impl Names {
@@ -27,7 +35,7 @@ impl Names {
         Self {
             layout: config.layout,
             prefix: config.key_prefix.clone(),
-            namespace: config.namespace.clone(),
+            when_full: WhenFull::Refused,
         }
     }
 
@@ -36,6 +44,14 @@ impl Names {
         Self {
             layout,
             ..self.clone()
+        }
+    }
+
+    /// The names of leases, which are the same in each layout: what a lease is for, the outbox, is the same as well.
+    pub(super) fn of_leases(&self) -> Self {
+        Self {
+            when_full: WhenFull::Done,
+            ..self.in_layout(RedisLayout::Legacy)
         }
     }
 
@@ -48,22 +64,28 @@ impl Names {
     }
 
     pub(super) fn commit<'a>(&self, scripts: &'a Scripts) -> &'a Script {
-        match self.layout {
-            RedisLayout::Legacy => &scripts.legacy_commit,
-            RedisLayout::Dapr => &scripts.dapr_commit,
+        match (self.layout, self.when_full) {
+            (RedisLayout::Legacy, WhenFull::Refused) => &scripts.legacy_commit,
+            (RedisLayout::Legacy, WhenFull::Done) => &scripts.lease_commit,
+            (RedisLayout::Dapr, _) => &scripts.dapr_commit,
         }
+    }
+
+    /// What everything begins with that has no name in Dapr's layout.
+    fn namespace(&self) -> &str {
+        self.prefix.namespace()
     }
 
     /// The stream of pending events.
     pub(super) fn outbox(&self) -> String {
-        format!("{}:outbox", self.namespace)
+        format!("{}:outbox", self.namespace())
     }
 
     /// Adds a key's names to a script's call, and answers how many they are.
     pub(super) fn add_keys(&self, key: &Key, call: &mut Cmd) {
         call.arg(self.value(key));
         if self.layout == RedisLayout::Legacy {
-            call.arg(legacy::tombstone(&self.namespace, key));
+            call.arg(legacy::tombstone(self.namespace(), key));
         }
     }
 
@@ -95,7 +117,7 @@ impl Names {
 
     fn begin(&self, kind: Kind, name: &mut String) {
         match self.layout {
-            RedisLayout::Legacy => legacy::begin(&self.namespace, kind, name),
+            RedisLayout::Legacy => legacy::begin(self.namespace(), kind, name),
             RedisLayout::Dapr => dapr::begin(&self.prefix, kind, name),
         }
     }
@@ -106,7 +128,7 @@ impl Names {
         match (self.layout, &self.prefix) {
             (RedisLayout::Dapr, KeyPrefix::Text(prefix)) => prefix.len() + KIND,
             (RedisLayout::Dapr, KeyPrefix::None) => KIND,
-            (RedisLayout::Legacy, _) => self.namespace.len() + KIND,
+            (RedisLayout::Legacy, _) => self.namespace().len() + KIND,
         }
     }
 
@@ -198,6 +220,30 @@ mod tests {
             (KeyPrefix::None, "task-7"),
         ] {
             assert_eq!(names(RedisLayout::Dapr, prefix).value(&task), expected);
+        }
+    }
+
+    #[test]
+    fn an_outbox_has_one_lease_whatever_the_layout_and_each_prefix_has_its_own() {
+        let lease = Key::new(Kind::LEASE, "relay");
+        for (prefix, outbox, expected) in [
+            (
+                KeyPrefix::default(),
+                "task-api:outbox",
+                "task-api:state:lease:relay",
+            ),
+            (
+                KeyPrefix::Text("shop-a".into()),
+                "shop-a:outbox",
+                "shop-a:state:lease:relay",
+            ),
+            (KeyPrefix::None, "none:outbox", "none:state:lease:relay"),
+        ] {
+            for layout in [RedisLayout::Legacy, RedisLayout::Dapr] {
+                let names = names(layout, prefix.clone());
+                assert_eq!(names.outbox(), outbox);
+                assert_eq!(names.of_leases().value(&lease), expected);
+            }
         }
     }
 

@@ -48,7 +48,8 @@
 //! # The server
 //! Redis 6.2 or newer, or what speaks like it; no Cluster and no Sentinel, since a record and its event must lie on one
 //! node; not a replica. One that refuses writes later, as a replica, without memory or without a disk, fails each
-//! check of the state store. Without an append-only file a warning says that acknowledged writes may be lost. A user needs
+//! check of the state store. Without an append-only file, or with a `maxmemory-policy` that evicts, a warning says that
+//! acknowledged writes may be lost. A user needs
 //! `+@connection +@read +@write +@scripting +@keyspace` on the keys of [`RedisLayout`], and `+info` for the identity of the
 //! server and the warning.
 //!
@@ -81,7 +82,7 @@ use std::sync::Arc;
 
 use task_core::ports::SystemEntropy;
 
-pub use config::{ClientCertificate, KeyPrefix, RedisConfig, RedisLayout};
+pub use config::{ClientCertificate, KeyPrefix, Password, RedisConfig, RedisLayout};
 pub use convert::{Converted, RedisConverter};
 pub use error::OpenError;
 pub use event_bus::{RedisEventBus, StreamConfig, Trimming};
@@ -91,6 +92,7 @@ use connection::Connection;
 use error::Failure;
 use layout::Names;
 use script::Scripts;
+use server::Server;
 
 /// A Redis that answers. The connection closes when the last adapter made from it is dropped.
 ///
@@ -115,7 +117,7 @@ pub struct Redis {
 impl Redis {
     /// Connects, and makes sure that the server will do.
     ///
-    /// It warns once about a server without an append-only file. Later the connection is made again whenever it
+    /// It warns once about a server without an append-only file, or that evicts data. Later the connection is made again whenever it
     /// breaks.
     ///
     /// # Errors
@@ -133,17 +135,7 @@ impl Redis {
                 return Err(OpenError::Failed { address, source });
             }
         };
-        match server.append_only {
-            Some(true) => {}
-            Some(false) => tracing::warn!(
-                %address,
-                "redis has no append-only file: acknowledged writes may be lost in a crash"
-            ),
-            None => tracing::warn!(
-                %address,
-                "redis does not tell whether it has an append-only file, without which acknowledged writes may be lost"
-            ),
-        }
+        warn(&address, &server);
         Ok(Self {
             connection: Arc::new(connection),
             names: Names::new(config),
@@ -154,6 +146,15 @@ impl Redis {
     #[must_use]
     pub fn state_store(&self) -> RedisStateStore {
         RedisStateStore::new(Arc::clone(&self.connection), self.names.clone())
+    }
+
+    /// The store of the leases, which every replica with the same prefix shares, whatever its layout.
+    ///
+    /// What is put here is written without memory left, too: the relay that makes room works under a lease.
+    /// (`a_full_server_takes_leases_and_settlements_and_nothing_else`)
+    #[must_use]
+    pub fn lease_store(&self) -> RedisStateStore {
+        RedisStateStore::new(Arc::clone(&self.connection), self.names.of_leases())
     }
 
     /// The event bus on streams, in the format of Dapr's `pubsub.redis`.
@@ -178,5 +179,27 @@ impl Redis {
     #[must_use]
     pub fn run_id(&self) -> Option<Box<str>> {
         self.connection.run_id()
+    }
+}
+
+/// Says what may be lost with this server.
+fn warn(address: &str, server: &Server) {
+    match server.append_only {
+        Some(true) => {}
+        Some(false) => tracing::warn!(
+            address,
+            "redis has no append-only file: acknowledged writes may be lost in a crash"
+        ),
+        None => tracing::warn!(
+            address,
+            "redis does not tell whether it has an append-only file, without which acknowledged writes may be lost"
+        ),
+    }
+    if let Some(policy) = server.eviction() {
+        tracing::warn!(
+            address,
+            maxmemory_policy = policy,
+            "redis evicts data when its memory is full: acknowledged writes may be lost, unless maxmemory-policy is noeviction"
+        );
     }
 }

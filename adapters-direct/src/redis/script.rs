@@ -52,6 +52,7 @@ pub(super) fn ask_permissions(key: &str) -> Cmd {
 pub(super) struct Scripts {
     pub(super) legacy_commit: Script,
     pub(super) dapr_commit: Script,
+    pub(super) lease_commit: Script,
     pub(super) convert: Script,
 }
 
@@ -60,6 +61,11 @@ impl Scripts {
         const LEGACY_COMMIT: &str = concat!(
             include_str!("scripts/legacy.lua"),
             "local layout = legacy\n",
+            include_str!("scripts/commit.lua"),
+        );
+        const LEASE_COMMIT: &str = concat!(
+            include_str!("scripts/legacy.lua"),
+            "local layout = legacy\nlegacy.when_full = true\n",
             include_str!("scripts/commit.lua"),
         );
         const DAPR_COMMIT: &str = concat!(
@@ -75,12 +81,18 @@ impl Scripts {
         Self {
             legacy_commit: Script::new(LEGACY_COMMIT),
             dapr_commit: Script::new(DAPR_COMMIT),
+            lease_commit: Script::new(LEASE_COMMIT),
             convert: Script::new(CONVERT),
         }
     }
 
-    pub(super) fn all(&self) -> [&Script; 3] {
-        [&self.legacy_commit, &self.dapr_commit, &self.convert]
+    pub(super) fn all(&self) -> [&Script; 4] {
+        [
+            &self.legacy_commit,
+            &self.dapr_commit,
+            &self.lease_commit,
+            &self.convert,
+        ]
     }
 }
 

@@ -16,6 +16,8 @@ pub(super) struct Server {
     pub(super) run_id: Option<Box<str>>,
     /// Whether it writes an append-only file.
     pub(super) append_only: Option<bool>,
+    /// What it does when its memory is full.
+    memory_policy: Option<Box<str>>,
     version: Option<Box<str>>,
     mode: Option<Box<str>>,
     role: Option<Box<str>>,
@@ -43,6 +45,7 @@ impl Server {
             "version" | "redis_version" => &mut self.version,
             "mode" | "redis_mode" => &mut self.mode,
             "role" => &mut self.role,
+            "maxmemory_policy" => &mut self.memory_policy,
             "aof_enabled" => {
                 self.append_only = Some(value == "1");
                 return;
@@ -50,6 +53,12 @@ impl Server {
             _ => return,
         };
         *field = Some(value.into());
+    }
+
+    /// The policy by which it gives data away when its memory is full, if it has one.
+    pub(super) fn eviction(&self) -> Option<&str> {
+        let policy = self.memory_policy.as_deref();
+        policy.filter(|policy| *policy != "noeviction")
     }
 
     /// Why this server cannot be used, if it cannot.
@@ -125,10 +134,14 @@ mod tests {
     #[test]
     fn info_tells_what_hello_does_not() {
         let info = "# Server\r\nredis_version:6.0.1\r\nredis_mode:standalone\r\nrun_id:abc\r\n\
+                    # Memory\r\nmaxmemory_policy:volatile-lru\r\n\
                     # Persistence\r\naof_enabled:1\r\n# Replication\r\nrole:slave\r\n";
         let server = Server::read(&Value::Nil, &bulk(info));
         assert_eq!(server.run_id.as_deref(), Some("abc"));
         assert_eq!(server.append_only, Some(true));
+        assert_eq!(server.eviction(), Some("volatile-lru"));
+        let kept = Server::read(&Value::Nil, &bulk("maxmemory_policy:noeviction\r\n"));
+        assert_eq!(kept.eviction(), None);
         assert!(server.refusal().expect("a replica").contains("replica"));
     }
 

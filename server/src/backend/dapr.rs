@@ -86,8 +86,9 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let kept = store.clone();
     let parting = Parting::new(async move { kept.flush().await });
     let policy = guards::store(STORE_TIMEOUT);
+    let store = Arc::new(GuardedStateStore::new(Arc::new(store), BACKEND, policy));
     Ok(Backend {
-        store: Arc::new(GuardedStateStore::new(Arc::new(store), BACKEND, policy)),
+        store: Arc::clone(&store) as _,
         bus: Arc::new(GuardedEventBus::new(
             Arc::new(bus),
             BACKEND,
@@ -96,6 +97,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         notifier: notifier::guarded(Arc::new(notifier), BACKEND, deadline),
         inbox: None,
         replicas: Replicas::Many {
+            leases: store,
             lease: "relay-dapr",
         },
         consumer,

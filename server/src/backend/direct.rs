@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapters_direct::redis::{KeyPrefix, OpenError, Redis, RedisConfig, RedisLayout, StreamConfig};
+use adapters_direct::redis::{
+    KeyPrefix, OpenError, Password, Redis, RedisConfig, RedisLayout, StreamConfig,
+};
 use task_core::layer::{GuardedEventBus, GuardedStateStore};
 use task_core::ports::{EventBus, Secret, SecretName};
 
@@ -37,7 +39,8 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
 
 /// What the adapters refuse, without connecting and without reading a secret.
 pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
-    let redis = adapter_config(config, placeholder(config.direct.redis.password.as_ref()));
+    let password = placeholder(config.direct.redis.password.as_ref());
+    let redis = adapter_config(config, password.map(Password::Fixed));
     let problems = redis.problems().into_iter().map(|problem| Conflict {
         key: key_of(problem.field),
         other: Some(URL),
@@ -65,8 +68,13 @@ pub(super) fn placeholder(name: Option<&SecretName>) -> Option<Secret> {
 pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let direct = &config.direct;
     let secrets = secrets::open(config);
-    let password = direct.redis.password.as_ref();
-    let password = secrets::resolve(&*secrets, "redis_password_secret", password).await?;
+    let name = direct.redis.password.as_ref();
+    // Here it is missed by the name of its key; each connection asks again, because it may change.
+    secrets::resolve(&*secrets, "redis_password_secret", name).await?;
+    let password = name.map(|name| Password::Kept {
+        store: Arc::clone(&secrets),
+        name: name.clone(),
+    });
     let redis_config = adapter_config(config, password);
     let patience = Patience::new(config.start_timeout);
     let redis = patience.until(needed(&redis_config), async || {
@@ -74,7 +82,13 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     });
     let redis = redis.await?;
     let policy = guards::store(time_limit(&redis_config));
-    let store = GuardedStateStore::new(Arc::new(redis.state_store()), "redis", policy);
+    let guarded = |store| {
+        Arc::new(GuardedStateStore::new(
+            Arc::new(store),
+            "redis",
+            policy.clone(),
+        ))
+    };
     let bus = match direct.bus {
         BusKind::RedisStreams => streams(&redis, &redis_config),
         #[cfg(feature = "kafka")]
@@ -85,11 +99,14 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let url = config.notification_url.as_ref();
     let url = url.expect("the configuration demands an address with this backend");
     Ok(Backend {
-        store: Arc::new(store),
+        store: guarded(redis.state_store()),
         bus,
         notifier: notifier::over_http(config, url)?,
         inbox: None,
-        replicas: Replicas::Many { lease: "relay" },
+        replicas: Replicas::Many {
+            leases: guarded(redis.lease_store()),
+            lease: "relay",
+        },
         consumer: Consumer::default(),
         callbacks: None,
         parting: None,
@@ -138,10 +155,10 @@ fn streams(redis: &Redis, config: &RedisConfig) -> Arc<dyn EventBus> {
 }
 
 fn time_limit(config: &RedisConfig) -> Duration {
-    config.connect_timeout + config.response_timeout + MARGIN
+    config.longest_call() + MARGIN
 }
 
-fn adapter_config(config: &Config, password: Option<Secret>) -> RedisConfig {
+fn adapter_config(config: &Config, password: Option<Password>) -> RedisConfig {
     let wanted = &config.direct.redis;
     let layout = match wanted.layout {
         config::RedisLayout::Legacy => RedisLayout::Legacy,

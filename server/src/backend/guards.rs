@@ -17,7 +17,8 @@ pub(super) fn once(timeout: Duration) -> Policy {
 /// else.
 ///
 /// Of a store that hangs, one request at a time waits for the answer, and the others are refused at once.
-/// The rest is short: a server that comes back is used again before people notice.
+/// The rest is short: a server that comes back is used again before people notice. One that has no room left refuses
+/// writes and is read all the same.
 #[cfg(any(feature = "dapr", all(feature = "redis", feature = "http")))]
 pub(super) fn store(timeout: Duration) -> Policy {
     use std::sync::Arc;
@@ -27,9 +28,10 @@ pub(super) fn store(timeout: Duration) -> Policy {
     const FAILURES: u32 = 10;
     const REST: Duration = Duration::from_millis(200);
 
+    let breaker = CircuitBreaker::new(FAILURES, REST).passing_throttled();
     Policy {
         timeout,
-        breaker: Some(Arc::new(CircuitBreaker::new(FAILURES, REST))),
+        breaker: Some(Arc::new(breaker)),
         ..Policy::default()
     }
 }

@@ -77,7 +77,7 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.redis.url, direct::redis_url(v));
     "redis_layout" "LAYOUT" = "legacy", TaskApi, "How tasks lie in Redis: legacy (strings) or dapr (hashes)",
         |c, v| store(&mut c.direct.redis.layout, choice(v, RedisLayout::ALL, RedisLayout::as_str));
-    "redis_key_prefix" "TEXT" = "task-api", TaskApi, "What stands before || in a key of the dapr layout (Dapr's keyPrefix); none for nothing",
+    "redis_key_prefix" "TEXT" = "task-api", TaskApi, "What Redis keys begin with, outbox and lease too (Dapr's keyPrefix); none for nothing. It separates services",
         |c, v| store(&mut c.direct.redis.key_prefix, direct::key_prefix(v));
     "redis_password_secret" "NAME" = "", TaskApi, "Secret that is the password of Redis",
         |c, v| store(&mut c.direct.redis.password, secret(v));

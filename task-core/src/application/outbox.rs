@@ -43,10 +43,6 @@ impl Outbox {
         &*self.store
     }
 
-    pub(super) fn shared_store(&self) -> &Arc<dyn StateStore> {
-        &self.store
-    }
-
     /// Applies writes and records their events in one atomic step.
     ///
     /// # Errors

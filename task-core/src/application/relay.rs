@@ -46,7 +46,7 @@ use self::reading::PAGE;
 use self::right::{LEASE_LENGTH, Right};
 use super::{Lease, Outbox};
 use crate::background::{Background, Stop};
-use crate::ports::{Clock, Entropy, ErrorKind, EventBus, PortError, Redelivery};
+use crate::ports::{Clock, Entropy, ErrorKind, EventBus, PortError, Redelivery, StateStore};
 
 /// How often it looks without being woken: for events whose process died before it could wake us.
 const POLL: Duration = Duration::from_secs(1);
@@ -113,9 +113,9 @@ impl Relay {
         }
     }
 
-    /// One of several relays of a shared outbox; it works while it holds the lease of this name.
+    /// One of several relays of a shared outbox; it works while it holds the lease of this name in that store.
     ///
-    /// Relays of the same outbox name the same lease. Where two adapters have an outbox each and keep their records in
+    /// Relays of the same outbox name the same lease in the same place. Where two adapters have an outbox each and keep their records in
     /// one store, as while a service moves between them, each has a lease of its own: both relays have to work.
     ///
     /// # Errors
@@ -123,12 +123,12 @@ impl Relay {
     pub fn shared(
         outbox: Arc<Outbox>,
         bus: Arc<dyn EventBus>,
+        leases: Arc<dyn StateStore>,
         lease: &str,
         clock: Arc<dyn Clock>,
         entropy: &dyn Entropy,
     ) -> Result<Self, PortError> {
-        let store = Arc::clone(outbox.shared_store());
-        let lease = Lease::new(store, lease, LEASE_LENGTH, Arc::clone(&clock), entropy)?;
+        let lease = Lease::new(leases, lease, LEASE_LENGTH, Arc::clone(&clock), entropy)?;
         let lease = Mutex::new(lease);
         Ok(Self {
             outbox,

@@ -21,6 +21,9 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
 /// Then it is half-open: one call passes as a probe, all others are still refused. The probe closes
 /// the circuit or opens it again.
 ///
+/// Whether `Throttled` is a failure is for who makes the breaker to say, see
+/// [`Self::passing_throttled`].
+///
 /// A backend that is `Throttled` or `Unavailable` and says for how long ([`Retry::After`]) is believed
 /// at once: the circuit opens until then, an hour at most.
 ///
@@ -33,6 +36,7 @@ const LONGEST_ASKED: Duration = Duration::from_secs(60 * 60);
 pub struct CircuitBreaker {
     failures: u32,
     pause: Duration,
+    throttled: Verdict,
     state: Mutex<State>,
 }
 
@@ -74,11 +78,22 @@ impl CircuitBreaker {
         Self {
             failures: failures.max(1),
             pause,
+            throttled: Verdict::Fails,
             state: Mutex::new(State {
                 phase: Phase::Closed { failures: 0 },
                 generation: 0,
             }),
         }
+    }
+
+    /// The same one, to which `Throttled` proves nothing unless it says for how long.
+    ///
+    /// For a backend that refuses some calls for want of room and goes on with the others: a full store is
+    /// still read. One that is asked for too much by all calls alike is better left alone.
+    #[must_use]
+    pub fn passing_throttled(mut self) -> Self {
+        self.throttled = Verdict::Nothing;
+        self
     }
 
     /// Where the circuit stands now.
@@ -221,13 +236,14 @@ enum Verdict {
 }
 
 impl Verdict {
-    fn of(error: &PortError) -> Self {
+    fn of(error: &PortError, throttled: Self) -> Self {
         match (error.kind(), error.retryable()) {
             (ErrorKind::Throttled | ErrorKind::Unavailable, Retry::After(pause))
                 if !pause.is_zero() =>
             {
                 Self::Asks(pause.min(LONGEST_ASKED))
             }
+            (ErrorKind::Throttled, _) => throttled,
             (kind, _) => Self::of_kind(kind),
         }
     }
@@ -267,7 +283,7 @@ impl Permit<'_> {
     pub(super) fn report<T>(mut self, result: &Result<T, PortError>) {
         self.verdict = match result {
             Ok(_) => Verdict::Works,
-            Err(error) => Verdict::of(error),
+            Err(error) => Verdict::of(error, self.breaker.throttled),
         };
     }
 }
@@ -369,6 +385,22 @@ mod tests {
             report(&breaker, Err(kind));
             assert_eq!(breaker.state(), BreakerState::Closed, "{kind}");
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_without_room_keeps_its_circuit_closed_unless_it_asks_for_a_pause() {
+        let breaker = CircuitBreaker::new(1, PAUSE).passing_throttled();
+        report(&breaker, Err(ErrorKind::Throttled));
+        assert_eq!(breaker.state(), BreakerState::Closed);
+        fail(&breaker, 1);
+        tokio::time::advance(PAUSE).await;
+        report(&breaker, Err(ErrorKind::Throttled));
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
+        report(&breaker, Ok(()));
+        let error = PortError::new(ErrorKind::Throttled, "test", "get");
+        let admitted = breaker.admit(OPERATION).expect("let pass");
+        admitted.report::<()>(&Err(error.retry(Retry::After(PAUSE))));
+        assert_eq!(breaker.state(), BreakerState::Open { remaining: PAUSE });
     }
 
     #[tokio::test(start_paused = true)]

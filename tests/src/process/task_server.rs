@@ -343,6 +343,22 @@ impl NotificationService {
         answer.expect("it answers").json()
     }
 
+    /// The tasks of all notifications so far, once for each idempotency key.
+    ///
+    /// # Panics
+    /// If one of them names no task.
+    #[must_use]
+    pub fn notified(&self) -> Vec<String> {
+        let log = self.log();
+        let received = log.lines().filter(|line| line.starts_with('{'));
+        let tasks = received.map(|line| {
+            let received: serde_json::Value = serde_json::from_str(line).expect("one line each");
+            let task = received["notification"]["task_id"].as_str();
+            task.expect("a notification names its task").to_owned()
+        });
+        tasks.collect()
+    }
+
     /// What it has written so far.
     #[must_use]
     pub fn log(&self) -> String {

@@ -13,6 +13,8 @@ use task_tests::process::{
 };
 use task_tests::wait::until;
 
+mod shared;
+
 use super::{create, problem};
 use task_tests::history::{Seen, Writer};
 
@@ -503,5 +505,23 @@ async fn compare(world: &World, writers: &[Writer]) {
     let phantom: Vec<_> = seen.difference(&expected).collect();
     assert!(missing.is_empty(), "missing {missing:?}");
     assert!(phantom.is_empty(), "phantom {phantom:?}");
-    println!("{tasks} tasks and {} events compared", seen.len());
+    // Each completion is notified under one key, and nothing else is.
+    let completed = expected
+        .iter()
+        .filter(|(_, _, kind)| kind == "task.completed");
+    let mut completed: Vec<String> = completed.map(|(task, ..)| task.clone()).collect();
+    completed.sort_unstable();
+    until("every completion is notified", async || {
+        (world.receiver.notified().len() >= completed.len()).then_some(())
+    })
+    .await;
+    let mut notified = world.receiver.notified();
+    notified.sort_unstable();
+    assert!(!completed.is_empty());
+    assert_eq!(notified, completed, "what the receiver was told");
+    println!(
+        "{tasks} tasks, {} events and {} notifications compared",
+        seen.len(),
+        notified.len()
+    );
 }

@@ -5,6 +5,7 @@ mod faults;
 mod flood;
 mod foreign;
 mod members;
+mod network;
 mod outages;
 mod positions;
 mod recreated;

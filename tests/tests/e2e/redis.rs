@@ -3,7 +3,9 @@
 mod commits;
 mod conversion;
 mod dapr;
+mod network;
 mod outages;
+mod outbox;
 mod replaced_service;
 mod servers;
 

@@ -1,11 +1,11 @@
 -- One key from one layout into the other, with its limit, in one step.
 --
 -- KEYS: value and tombstone of the legacy layout, hash of Dapr's, the outbox.
--- ARGV: the layout to end in; the known records, as of a commit.
+-- ARGV: the layout to end in; the digest of a value that was looked at; the known records, as of a commit.
 -- Answers what happened: 'converted', 'already', 'missing', or 'both' if the forms differ; 'carries' and the hash if it has
--- to be taken apart first.
+-- to be taken apart first; 'reserved' and the value if it has to be looked at first.
 
-dapr.know(2)
+dapr.know(3)
 local from, to, from_place, to_place = legacy, dapr, 1, 3
 if ARGV[1] == 'legacy' then
   from, to, from_place, to_place = dapr, legacy, 3, 1
@@ -47,6 +47,10 @@ if not is_present(source) and not is_text then
 end
 if is_present(source) and is_present(target) and source.value ~= target.value then
   return { 'both' }
+end
+local moving = is_text and target.value or not is_present(target) and source.value
+if to == dapr and moving and dapr.may_reserve(moving) and redis.sha1hex(moving) ~= ARGV[2] then
+  return { 'reserved', moving }
 end
 -- A string has no room for events; they are published from the outbox.
 for _, event in ipairs(source.events or {}) do

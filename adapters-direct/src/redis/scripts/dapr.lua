@@ -94,6 +94,11 @@ function dapr.load(key)
   return state
 end
 
+-- Whether a value may be one that is taken for something else when it is read.
+function dapr.may_reserve(value)
+  return value == LEFT or value:sub(1, #FRAME) == FRAME or value:find('"_pending"', 1, true)
+end
+
 function dapr.matches(state, etag)
   return dapr.etag(state) == etag
 end

@@ -156,8 +156,9 @@ async fn of_two_relays_of_one_outbox_one_publishes_and_the_other_follows_when_it
     let f = fixture();
     let shared = |seed, bus: &Arc<PickyBus>| {
         let entropy = SeededEntropy::new(seed);
-        let clock = f.clock.clone();
-        Relay::shared(f.outbox.clone(), bus.clone(), "relay", clock, &entropy).unwrap()
+        let (clock, leases) = (f.clock.clone(), f.store.clone());
+        let (outbox, bus) = (f.outbox.clone(), bus.clone());
+        Relay::shared(outbox, bus, leases, "relay", clock, &entropy).unwrap()
     };
     let (bus, other) = (Arc::new(PickyBus::default()), Arc::new(PickyBus::default()));
     let (one, two) = (shared(1, &bus), shared(2, &other));

@@ -251,7 +251,8 @@ async fn work_and_publish(
                 published,
             });
             let clock = Arc::new(SystemClock);
-            let relay = Relay::shared(Arc::clone(&outbox), bus, lease, clock, &random).unwrap();
+            let (outbox, leases) = (Arc::clone(&outbox), Arc::clone(store));
+            let relay = Relay::shared(outbox, bus, leases, lease, clock, &random).unwrap();
             relays.push(relay.start());
         }
         let writer = Writer {

@@ -141,10 +141,11 @@ impl EventBus for Log {
 }
 
 fn relay(store: impl StateStore + 'static, bus: &Arc<Log>) -> Background {
-    let outbox = Arc::new(Outbox::new(Arc::new(store)).unwrap());
+    let store = Arc::new(store);
+    let outbox = Arc::new(Outbox::new(Arc::clone(&store) as _).unwrap());
     let bus: Arc<dyn EventBus> = Arc::<Log>::clone(bus);
     let clock = Arc::new(SystemClock);
-    let relay = Relay::shared(outbox, bus, "relay-dapr", clock, &SystemEntropy);
+    let relay = Relay::shared(outbox, bus, store, "relay-dapr", clock, &SystemEntropy);
     relay.unwrap().start()
 }
 

@@ -15,7 +15,7 @@ use tokio::task::JoinSet;
 use super::{config, event, subscription, telling};
 
 /// Publishers that go on whatever happens, each with a key of its own.
-struct Publishers {
+pub(super) struct Publishers {
     stop: Arc<AtomicBool>,
     /// Publications that have ended.
     ended: Arc<AtomicU64>,
@@ -24,8 +24,8 @@ struct Publishers {
 
 /// What publishers were told.
 #[derive(Debug, Default)]
-struct Published {
-    acknowledged: BTreeSet<String>,
+pub(super) struct Published {
+    pub(super) acknowledged: BTreeSet<String>,
     unknown: BTreeSet<String>,
     refused: BTreeSet<String>,
     /// Failures with another meaning than "not now".
@@ -33,7 +33,7 @@ struct Published {
 }
 
 impl Publishers {
-    fn start(bus: &KafkaEventBus, topic: &'static str, count: usize) -> Self {
+    pub(super) fn start(bus: &KafkaEventBus, topic: &'static str, count: usize) -> Self {
         let (stop, ended) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let mut running = JoinSet::new();
         for publisher in 0..count {
@@ -59,7 +59,7 @@ impl Publishers {
         }
     }
 
-    async fn go_on(&self) {
+    pub(super) async fn go_on(&self) {
         let before = self.ended.load(Ordering::SeqCst);
         until("publications go on", async || {
             (self.ended.load(Ordering::SeqCst) > before + 50).then_some(())
@@ -67,7 +67,7 @@ impl Publishers {
         .await;
     }
 
-    async fn stop(self) -> Published {
+    pub(super) async fn stop(self) -> Published {
         self.stop.store(true, Ordering::SeqCst);
         let mut all = Published::default();
         for published in self.running.join_all().await {
@@ -96,7 +96,7 @@ impl Published {
     }
 
     /// Every acknowledged event is heard, and none that was refused or never published.
-    async fn are_heard_by(&self, bus: &KafkaEventBus, topic: &str, group: &str) {
+    pub(super) async fn are_heard_by(&self, bus: &KafkaEventBus, topic: &str, group: &str) {
         assert!(self.odd.is_empty(), "{:?}", self.odd);
         let (handler, mut heard) = telling(|_| Answer::Ack);
         let running = bus.subscribe(subscription(topic, group), handler).await;

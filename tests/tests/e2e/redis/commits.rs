@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use adapters_direct::redis::{RedisLayout, RedisStateStore};
+use adapters_direct::redis::{Password, RedisLayout, RedisStateStore};
 use bytes::Bytes;
 use task_core::ports::{
     Commit, DeleteOptions, ErrorKind, Expect, Guard, PutOptions, StateStore, Write, WriteMode,
@@ -86,7 +86,8 @@ async fn a_commit_that_the_server_refuses_leaves_no_trace() {
         let with = async |user: &str, password: &str| {
             let address = format!("redis://{user}@127.0.0.1:{}", server.port());
             let mut config = config(&address, layout);
-            config.password = task_core::ports::Secret::new(password);
+            let password = task_core::ports::Secret::new(password);
+            config.password = password.map(Password::Fixed);
             let opened = adapters_direct::redis::Redis::open(&config).await;
             opened.unwrap().state_store()
         };

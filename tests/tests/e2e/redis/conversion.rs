@@ -221,3 +221,40 @@ async fn writers_of_both_forms_lose_no_step_while_a_key_is_converted() {
     let last = open(&address, BOTH[TURNS % 2]).await.state_store();
     assert_eq!(value(&last, "n").await, Some(steps.to_string()));
 }
+
+#[tokio::test]
+async fn a_value_that_the_other_layout_reserves_is_a_conflict_and_stays() {
+    let address = RedisServer::shared().await.next_database_url();
+    let converter = open(&address, RedisLayout::Legacy).await.converter();
+    let reserved = [
+        r#"{"title":"a","_pending":[]}"#,
+        r#"{"title":"a","_pending":[{"id":"1"}]}"#,
+        "\0",
+        "\0carried\u{1}cut short",
+    ];
+    let fine = [
+        r#"{"title":"a","nested":{"_pending":[]}}"#,
+        r#"{"title":"\"_pending\""}"#,
+        "\0\0",
+    ];
+    let layout = RedisLayout::Dapr;
+    let store = open(&address, layout).await.state_store();
+    for value in reserved {
+        // As the other layout has it, and as a string where a hash belongs.
+        for name in [RedisLayout::Legacy, layout].map(|layout| name_of(layout, "7")) {
+            ask::<()>(&address, &["SET", &name, value]).await;
+            let before = everything(&address).await;
+            let refused = converter.convert(&task("7"), layout).await.unwrap();
+            assert_eq!(refused, Converted::Conflict, "{value:?} at {name}");
+            assert_eq!(everything(&address).await, before, "{value:?} at {name}");
+            ask::<()>(&address, &["DEL", &name]).await;
+        }
+    }
+    for kept in fine {
+        ask::<()>(&address, &["SET", "task:7", kept]).await;
+        let done = converter.convert(&task("7"), layout).await.unwrap();
+        assert_eq!(done, Converted::Done, "{kept:?}");
+        assert_eq!(value(&store, "7").await.as_deref(), Some(kept));
+        ask::<()>(&address, &["DEL", &name_of(layout, "7")]).await;
+    }
+}

@@ -17,7 +17,7 @@ use super::{BOTH, event, put, put_write, task, value};
 
 const WRITERS: usize = 64;
 
-async fn durable_server() -> RedisServer {
+pub(super) async fn durable_server() -> RedisServer {
     let options = RedisOptions {
         append_only: AppendOnly::Always,
         ..RedisOptions::default()
@@ -35,21 +35,21 @@ fn impatient(server: &RedisServer, layout: RedisLayout) -> RedisConfig {
 
 /// What one writer was told of its numbered writes.
 #[derive(Debug, Default)]
-struct Told {
+pub(super) struct Told {
     done: BTreeSet<u64>,
     unknown: BTreeSet<u64>,
     refused: u64,
 }
 
 /// Writers that count up, each on a key of its own and with an event for each number.
-struct Load {
+pub(super) struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
     writers: Vec<tokio::task::JoinHandle<Told>>,
 }
 
 impl Load {
-    fn begin(store: &RedisStateStore) -> Self {
+    pub(super) fn begin(store: &RedisStateStore) -> Self {
         let (stop, done) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),
@@ -66,7 +66,7 @@ impl Load {
     }
 
     /// Waits until this many more writes were acknowledged.
-    async fn advances(&self, count: u64) {
+    pub(super) async fn advances(&self, count: u64) {
         let goal = self.done.load(Ordering::Relaxed) + count;
         until("writes are acknowledged", async || {
             (self.done.load(Ordering::Relaxed) >= goal).then_some(())
@@ -74,7 +74,7 @@ impl Load {
         .await;
     }
 
-    async fn end(self) -> Vec<Told> {
+    pub(super) async fn end(self) -> Vec<Told> {
         self.stop.store(true, Ordering::Relaxed);
         let mut told = Vec::new();
         for writer in self.writers {
@@ -125,7 +125,7 @@ async fn write(
 }
 
 /// Holds what the writers were told against what is there.
-async fn nothing_is_lost(store: &RedisStateStore, told: &[Told]) {
+pub(super) async fn nothing_is_lost(store: &RedisStateStore, told: &[Told]) {
     let mut events: BTreeMap<usize, BTreeSet<u64>> = BTreeMap::new();
     let mut after = None;
     loop {

@@ -1,12 +1,19 @@
 //! Which servers are taken, and how one gets in.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adapters_direct::redis::{ClientCertificate, OpenError, Redis, RedisConfig, RedisLayout};
-use task_core::ports::{ErrorKind, PortError, Secret, StateStore, WriteMode};
+use adapters_direct::redis::{
+    ClientCertificate, OpenError, Password, Redis, RedisConfig, RedisLayout,
+};
+use async_trait::async_trait;
+use task_core::ports::{
+    ErrorKind, PortError, Secret, SecretName, SecretStore, StateStore, WriteMode,
+};
 use task_tests::process::RedisServer;
 use task_tests::process::redis::{Encryption, RedisOptions};
+use task_tests::wait::until;
 
 use super::{BOTH, config, put, task, value};
 
@@ -73,7 +80,7 @@ async fn a_server_that_refuses_writes_fails_the_check_and_says_why() {
                 "NOREPLICAS",
             ),
         ] {
-            store.check().await.unwrap();
+            until("it takes writes", async || store.check().await.ok()).await;
             server.command(refuse).await;
             let error = store.check().await.expect_err(code);
             assert!(error.to_string().contains(code), "{error}");
@@ -81,6 +88,7 @@ async fn a_server_that_refuses_writes_fails_the_check_and_says_why() {
             refused.expect_err("what the check says is true of writes");
             server.command(accept).await;
         }
+        until("it takes writes", async || store.check().await.ok()).await;
         put(&store, "probe", "x", WriteMode::Overwrite)
             .await
             .unwrap();
@@ -121,7 +129,7 @@ async fn a_wrong_or_missing_password_is_denied_and_the_right_one_is_not() {
         (format!("redis://nobody@{place}"), Some("secret2")),
     ] {
         let mut config = config(&address, RedisLayout::Legacy);
-        config.password = password.and_then(Secret::new);
+        config.password = password.and_then(Secret::new).map(Password::Fixed);
         let error = cause(refused(&config).await);
         assert_eq!(
             error.kind(),
@@ -133,7 +141,7 @@ async fn a_wrong_or_missing_password_is_denied_and_the_right_one_is_not() {
     // A user who may neither ask for INFO nor for CONFIG is served all the same.
     for layout in BOTH {
         let mut config = config(&format!("redis://service@{place}/3"), layout);
-        config.password = Secret::new("secret2");
+        config.password = Secret::new("secret2").map(Password::Fixed);
         let redis = Redis::open(&config).await.unwrap();
         let store = redis.state_store();
         assert_eq!(store.identity().await.unwrap(), None);
@@ -152,6 +160,50 @@ async fn a_wrong_or_missing_password_is_denied_and_the_right_one_is_not() {
     }
 }
 
+/// A secret that changes.
+#[derive(Debug)]
+struct Changing(Mutex<&'static str>);
+
+#[async_trait]
+impl SecretStore for Changing {
+    async fn get(&self, _: &SecretName) -> Result<Secret, PortError> {
+        Ok(Secret::new(*self.0.lock().unwrap()).unwrap())
+    }
+}
+
+#[tokio::test]
+async fn a_changed_password_is_an_outage_until_the_secret_has_changed_too() {
+    let options = RedisOptions {
+        users: vec!["service on >first ~* +@all".to_owned()],
+        ..RedisOptions::default()
+    };
+    let server = RedisServer::start_with(options).await;
+    let secrets = Arc::new(Changing(Mutex::new("first")));
+    let address = format!("redis://service@127.0.0.1:{}", server.port());
+    let mut config = config(&address, RedisLayout::Legacy);
+    config.password = Some(Password::Kept {
+        store: Arc::clone(&secrets) as _,
+        name: SecretName::parse("redis/password").unwrap(),
+    });
+    let store = Redis::open(&config).await.unwrap().state_store();
+    put(&store, "7", "before", WriteMode::Create).await.unwrap();
+    let change = ["ACL", "SETUSER", "service", "resetpass", ">second"];
+    server.command(&change).await;
+    server.command(&["CLIENT", "KILL", "USER", "service"]).await;
+    for _ in 0..5 {
+        let error = until("it is refused", async || store.check().await.err()).await;
+        assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    }
+    *secrets.0.lock().unwrap() = "second";
+    until("it is let in again", async || store.check().await.ok()).await;
+    put(&store, "7", "after", WriteMode::Overwrite)
+        .await
+        .unwrap();
+    // Who was never let in has a wrong password.
+    *secrets.0.lock().unwrap() = "wrong";
+    assert_eq!(cause(refused(&config).await).kind(), ErrorKind::Denied);
+}
+
 #[tokio::test]
 async fn a_user_who_could_end_a_script_in_its_middle_is_denied_at_once() {
     let options = RedisOptions {
@@ -161,7 +213,7 @@ async fn a_user_who_could_end_a_script_in_its_middle_is_denied_at_once() {
     let server = RedisServer::start_with(options).await;
     let address = format!("redis://service@127.0.0.1:{}", server.port());
     let mut config = config(&address, RedisLayout::Dapr);
-    config.password = Secret::new("secret2");
+    config.password = Secret::new("secret2").map(Password::Fixed);
     let error = cause(refused(&config).await);
     assert_eq!(error.kind(), ErrorKind::Denied);
     assert!(error.to_string().contains("pexpire, xadd"), "{error}");

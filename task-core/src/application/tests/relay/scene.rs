@@ -50,6 +50,7 @@ impl Scene {
         Relay::shared(
             self.outbox.clone(),
             self.bus.clone(),
+            self.store.clone(),
             "relay",
             self.clock.clone(),
             &entropy,
