@@ -227,13 +227,14 @@ async fn a_value_that_the_other_layout_reserves_is_a_conflict_and_stays() {
     let address = RedisServer::shared().await.next_database_url();
     let converter = open(&address, RedisLayout::Legacy).await.converter();
     let reserved = [
-        r#"{"title":"a","_pending":[]}"#,
-        r#"{"title":"a","_pending":[{"id":"1"}]}"#,
+        r#"{"a":1,"_pending":[{"op":"r-1.7","topic":"t","key":"k","data":"{}"}]}"#,
         "\0",
         "\0carried\u{1}cut short",
     ];
     let fine = [
         r#"{"title":"a","nested":{"_pending":[]}}"#,
+        r#"{"title":"a","_pending":[]}"#,
+        r#"{"title":"a","_pending":[{"id":"theirs"}]}"#,
         r#"{"title":"\"_pending\""}"#,
         "\0\0",
     ];
