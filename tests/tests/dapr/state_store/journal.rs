@@ -289,6 +289,8 @@ impl Stack {
                 .then_some(())
         })
         .await;
+        // Who has closed it knows it until its next look.
+        assert_eq!(pending(by).await, [""; 0]);
     }
 }
 
@@ -340,7 +342,8 @@ async fn events_of_closed_journals_do_not_fill_a_record() {
 async fn a_field_pending_of_somebody_else_stays_theirs_and_is_never_published() {
     let stack = Stack::start().await;
     let store = stack.open().await;
-    let forged = json!([{"op": "nobody.1", "topic": "task-events", "key": "k", "data": "forged"}]);
+    let forged =
+        json!([{"op": "nobody.1", "topic": "task-events", "key": "k", "data": "invented"}]);
     for (id, theirs, is_kept) in [
         ("text", json!("mine"), true),
         ("null", json!(null), true),
