@@ -141,6 +141,9 @@ impl Default for StateStoreOptions {
 ///   read again before it is matched, which leaves the time between the two calls.
 /// - A limit that a foreign writer has given a value in `state.redis` cannot be seen: a `Match` that puts no limit
 ///   leaves it. An `Overwrite` removes it.
+/// - A write with events that nobody has heard of for 90 s is refused by a write of what is there. Where nothing is, what
+///   a deletion leaves does that for 5 minutes; a limit that only the component knows ends with it, except on
+///   `state.redis`.
 /// - Limits count in whole seconds, rounded up.
 /// - Of a write without events whose answer was lost nothing can be told; its outcome is unknown.
 /// - A value that has a limit and was written with events, or over some that were pending, is missing after its limit

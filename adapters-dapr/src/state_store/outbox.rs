@@ -21,6 +21,10 @@
 //! | between 2 and 5 | a record that carries the id | the event is published |
 //! | during 5, before the journal is saved | the same | the event is published again, under its own id |
 //!
+//! What arrives late, after its sender has given it up or died, changes none of that: a record and every document of the
+//! journal are written over the version that was read of them. A journal is closed only when all of its notes are gone,
+//! so an event that names one which is closed is settled, whoever wrote it into the record.
+//!
 //! So a refused change never has an event, and an acknowledged one has it at least once. A change whose answer was
 //! lost is judged in the same way before the caller is told anything; see [`super::decision`].
 //!

@@ -1,6 +1,7 @@
 //! The whole service on Dapr: the program beside its sidecar, and the receiver beside its own.
 
 mod kill;
+mod turns;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -26,7 +27,18 @@ struct World {
     sidecar: Sidecar,
     port: u16,
     nowhere: TestDirectory,
-    _names: Names,
+    names: Names,
+}
+
+/// The sidecar of one replica of the service.
+fn ours(redis: &RedisServer, names: &Names) -> SidecarOptions {
+    SidecarOptions {
+        names: Some(names.path()),
+        readiness: Readiness::Outbound,
+        api_token: Some(API_TOKEN.to_owned()),
+        app_token: Some(APP_TOKEN.to_owned()),
+        ..SidecarOptions::of("task-api", self_hosted(redis.port()))
+    }
 }
 
 impl World {
@@ -44,14 +56,7 @@ impl World {
         };
         let theirs = Sidecar::start(theirs.beside(receiver.address().port())).await;
         let port = free_port();
-        let ours = SidecarOptions {
-            names: Some(names.path()),
-            readiness: Readiness::Outbound,
-            api_token: Some(API_TOKEN.to_owned()),
-            app_token: Some(APP_TOKEN.to_owned()),
-            ..SidecarOptions::of("task-api", self_hosted(redis.port()))
-        };
-        let sidecar = Sidecar::start(ours.beside(port)).await;
+        let sidecar = Sidecar::start(ours(&redis, &names).beside(port)).await;
         Self {
             redis,
             receiver,
@@ -59,14 +64,18 @@ impl World {
             sidecar,
             port,
             nowhere: TestDirectory::new("dapr-service"),
-            _names: names,
+            names,
         }
     }
 
     fn begin(&self, port: u16) -> StartingServer {
+        self.begin_beside(&self.sidecar, port)
+    }
+
+    fn begin_beside(&self, sidecar: &Sidecar, port: u16) -> StartingServer {
         let variables = [
-            ("DAPR_HTTP_PORT", self.sidecar.http_port().to_string()),
-            ("DAPR_GRPC_PORT", self.sidecar.grpc_port().to_string()),
+            ("DAPR_HTTP_PORT", sidecar.http_port().to_string()),
+            ("DAPR_GRPC_PORT", sidecar.grpc_port().to_string()),
             ("DAPR_API_TOKEN", API_TOKEN.to_owned()),
             ("APP_API_TOKEN", APP_TOKEN.to_owned()),
         ];

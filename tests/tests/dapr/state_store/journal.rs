@@ -1,6 +1,6 @@
 //! What the journal keeps, whoever reads it and whoever dies.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,8 +10,9 @@ use futures_util::future::{join, join_all};
 use serde_json::{Value, json};
 use task_core::application::{Outbox, Relay};
 use task_core::background::Background;
+use task_core::domain::Timestamp;
 use task_core::ports::{
-    BusCapability, CapabilitySet, DeleteMode, DeleteOptions, ErrorKind, Event, EventBus,
+    BusCapability, CapabilitySet, Clock, DeleteMode, DeleteOptions, ErrorKind, Event, EventBus,
     EventHandler, Outcome, PortError, StateStore, Subscription, SystemClock, SystemEntropy,
     WriteMode,
 };
@@ -26,6 +27,18 @@ impl Stack {
     async fn raw(&self, name: &str) -> String {
         let path = format!("/v1.0/state/statestore/{name}");
         self.sidecar.send("GET", &path, &[], "").await.text()
+    }
+
+    /// Does to the first journal what whoever closes it does first, and answers its name.
+    async fn close_by_hand(&self) -> String {
+        let registry: Value = serde_json::from_str(&self.raw("journal-replicas").await).unwrap();
+        let name = registry["replicas"][0].as_str().unwrap();
+        let head = json!({"beat": 9, "first": 0, "last": 0, "is_closed": true});
+        let body = json!([{"key": format!("journal-{name}"), "value": head}]).to_string();
+        let path = "/v1.0/state/statestore";
+        let saved = self.sidecar.send("POST", path, &[], &body).await;
+        assert_eq!(saved.status, 204);
+        name.to_owned()
     }
 }
 
@@ -197,16 +210,7 @@ async fn a_replica_whose_journal_was_closed_saves_no_note_there() {
     let store = stack.open_with(|options| options.beat_every = BEAT).await;
     let commit = |id: &str| put(id, &json!({}), WriteMode::Create).event(event(id));
     store.commit(commit("1")).await.unwrap();
-    let registry: Value = serde_json::from_str(&stack.raw("journal-replicas").await).unwrap();
-    let name = registry["replicas"][0].as_str().unwrap();
-    // Whoever closes it writes this first, and dies before it has removed anything.
-    let head = json!({"beat": 9, "first": 0, "last": 0, "is_closed": true});
-    let body = json!([{"key": format!("journal-{name}"), "value": head}]).to_string();
-    let path = "/v1.0/state/statestore";
-    assert_eq!(
-        stack.sidecar.send("POST", path, &[], &body).await.status,
-        204
-    );
+    let name = stack.close_by_hand().await;
     let mut number = 1;
     let error = until("its beat is due", async || {
         number += 1;
@@ -221,6 +225,40 @@ async fn a_replica_whose_journal_was_closed_saves_no_note_there() {
     store.commit(commit("last")).await.unwrap();
     let head: Value = serde_json::from_str(&stack.raw(&format!("journal-{name}")).await).unwrap();
     assert_eq!(head["is_closed"], true);
+}
+
+/// The clock of a machine that was suspended for some seconds, which other clocks do not count.
+#[derive(Debug, Default)]
+struct Suspended(AtomicU64);
+
+impl Clock for Suspended {
+    fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    fn uptime(&self) -> Duration {
+        let suspended = Duration::from_secs(self.0.load(Ordering::Relaxed));
+        SystemClock.uptime() + suspended
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_was_suspended_trusts_no_note_in_a_closed_journal() {
+    let stack = Stack::start().await;
+    let clock = Arc::new(Suspended::default());
+    let shared: Arc<dyn Clock> = Arc::<Suspended>::clone(&clock);
+    let store = stack.open_with(|options| options.clock = shared).await;
+    let commit = |id: &str| put(id, &json!({}), WriteMode::Create).event(event(id));
+    store.commit(commit("1")).await.unwrap();
+    stack.close_by_hand().await;
+    clock.0.store(3600, Ordering::Relaxed);
+    let error = store.commit(commit("2")).await.unwrap_err();
+    assert_eq!(
+        (error.kind(), error.outcome()),
+        (ErrorKind::Unavailable, Outcome::NotApplied),
+        "{error}"
+    );
+    store.commit(commit("2")).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -290,6 +328,8 @@ impl Stack {
                 .then_some(())
         })
         .await;
+        // Who has closed it knows it until its next look.
+        assert_eq!(pending(by).await, [""; 0]);
     }
 }
 
@@ -341,7 +381,8 @@ async fn events_of_closed_journals_do_not_fill_a_record() {
 async fn a_field_pending_of_somebody_else_stays_theirs_and_is_never_published() {
     let stack = Stack::start().await;
     let store = stack.open().await;
-    let forged = json!([{"op": "nobody.1", "topic": "task-events", "key": "k", "data": "forged"}]);
+    let forged =
+        json!([{"op": "nobody.1", "topic": "task-events", "key": "k", "data": "invented"}]);
     for (id, theirs, is_kept) in [
         ("text", json!("mine"), true),
         ("null", json!(null), true),
