@@ -15,10 +15,10 @@ use task_core::ports::{
     StateStore, Topic, Write, WriteMode,
 };
 use task_tests::backends::dapr::connect;
-use task_tests::process::dapr::Component;
-use task_tests::process::redis::{AppendOnly, RedisOptions};
-use task_tests::process::{Python, RedisServer, Sidecar, SidecarOptions};
+use task_tests::process::{Python, RedisServer, Sidecar};
 use task_tests::wait::until;
+
+use super::state_store;
 
 /// A Redis, a sidecar on it, and the direct adapter on it as well.
 struct Stack {
@@ -28,13 +28,7 @@ struct Stack {
 
 impl Stack {
     async fn start() -> Self {
-        let options = RedisOptions {
-            append_only: AppendOnly::Always,
-            ..RedisOptions::default()
-        };
-        let redis = RedisServer::start_with(options).await;
-        let component = Component::redis_state("statestore", &redis.url());
-        let sidecar = Sidecar::start(SidecarOptions::of("task-api", [component])).await;
+        let state_store::Stack { sidecar, redis } = state_store::Stack::start().await;
         Self { sidecar, redis }
     }
 

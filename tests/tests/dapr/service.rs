@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
 use serde_json::{Value, json};
-use task_tests::history::Seen;
+use task_tests::history::{Seen, Writer};
 use task_tests::process::dapr::{Names, Readiness, self_hosted};
 use task_tests::process::redis::{AppendOnly, RedisOptions};
 use task_tests::process::{
@@ -104,6 +104,23 @@ impl World {
         (!text.is_empty()).then(|| {
             serde_json::from_str(&text).unwrap_or_else(|error| panic!("{id}: {error}: {text:?}"))
         })
+    }
+
+    /// Compares what the writers were told with what is published and stored: nothing is lost, nothing invented.
+    async fn judge(&self, writers: &[Writer]) {
+        let known: BTreeSet<Seen> = writers.iter().flat_map(|one| one.events.clone()).collect();
+        assert!(known.len() > 100, "only {} events", known.len());
+        until("every event is published", async || {
+            self.events().await.is_superset(&known).then_some(())
+        })
+        .await;
+        let phantoms: Vec<Seen> = self.events().await.difference(&known).cloned().collect();
+        assert_eq!(phantoms, []);
+        for (id, revision) in writers.iter().flat_map(|one| &one.tasks) {
+            let stored = self.stored(id).await;
+            let found = stored.map(|stored| stored["_meta"]["rev"].as_u64().unwrap());
+            assert_eq!(found, *revision, "{id}");
+        }
     }
 
     /// Every event of the stream, as a client of Redis reads it.

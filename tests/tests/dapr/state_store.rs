@@ -21,13 +21,13 @@ use task_tests::process::{Python, RedisServer, Sidecar, SidecarOptions};
 use task_tests::wait::until;
 
 /// A Redis that loses nothing, and a sidecar on it.
-struct Stack {
-    sidecar: Sidecar,
-    redis: RedisServer,
+pub(super) struct Stack {
+    pub(super) sidecar: Sidecar,
+    pub(super) redis: RedisServer,
 }
 
 impl Stack {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let options = RedisOptions {
             append_only: AppendOnly::Always,
             ..RedisOptions::default()

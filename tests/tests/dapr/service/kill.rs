@@ -1,12 +1,11 @@
 //! The service or its sidecar dies in the middle of the work.
 
-use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
-use task_tests::history::{Seen, Writer};
+use task_tests::history::Writer;
 use task_tests::wait::until;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -98,17 +97,5 @@ async fn a_killed_service_and_a_killed_sidecar_lose_nothing_and_invent_nothing()
     for writer in &mut writers {
         writer.finish(&server).await;
     }
-    let known: BTreeSet<Seen> = writers.iter().flat_map(|one| one.events.clone()).collect();
-    assert!(known.len() > 100, "only {} events", known.len());
-    until("every event is published", async || {
-        world.events().await.is_superset(&known).then_some(())
-    })
-    .await;
-    let phantoms: Vec<Seen> = world.events().await.difference(&known).cloned().collect();
-    assert_eq!(phantoms, []);
-    for (id, revision) in writers.iter().flat_map(|one| &one.tasks) {
-        let stored = world.stored(id).await;
-        let found = stored.map(|stored| stored["_meta"]["rev"].as_u64().unwrap());
-        assert_eq!(found, *revision, "{id}");
-    }
+    world.judge(&writers).await;
 }

@@ -1,13 +1,11 @@
 //! Two replicas of the service, each beside its own sidecar, die in turns.
 
-use std::collections::BTreeSet;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use task_tests::history::{Seen, Writer};
+use task_tests::history::Writer;
 use task_tests::process::{Sidecar, TaskServer, free_port};
-use task_tests::wait::until;
 use tokio::time::sleep;
 
 use super::{World, ours};
@@ -57,17 +55,5 @@ async fn replicas_that_are_killed_in_turns_lose_nothing_and_invent_nothing() {
     for writer in &mut writers {
         writer.finish(&servers[0]).await;
     }
-    let known: BTreeSet<Seen> = writers.iter().flat_map(|one| one.events.clone()).collect();
-    assert!(known.len() > 100, "only {} events", known.len());
-    until("every event is published", async || {
-        world.events().await.is_superset(&known).then_some(())
-    })
-    .await;
-    let phantoms: Vec<Seen> = world.events().await.difference(&known).cloned().collect();
-    assert_eq!(phantoms, []);
-    for (id, revision) in writers.iter().flat_map(|one| &one.tasks) {
-        let stored = world.stored(id).await;
-        let found = stored.map(|stored| stored["_meta"]["rev"].as_u64().unwrap());
-        assert_eq!(found, *revision, "{id}");
-    }
+    world.judge(&writers).await;
 }
