@@ -242,21 +242,15 @@ impl App {
 
     /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand, save what is left.
     pub async fn serve(self, listener: TcpListener, stopping: Stopping) {
-        let Self {
-            gate,
-            api,
-            events,
-            parting,
-            ..
-        } = self;
         let mut noticed = stopping.clone();
         let not_ready = async {
             noticed.raised().await;
-            api.readiness.stop();
+            self.stop_being_ready();
         };
-        tokio::join!(not_ready, listener::serve(listener, gate, stopping));
-        events.stop().await;
-        if let Some(parting) = parting {
+        let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
+        tokio::join!(not_ready, serving);
+        self.events.stop().await;
+        if let Some(parting) = self.parting {
             parting.save().await;
         }
     }
