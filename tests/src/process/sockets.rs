@@ -13,6 +13,9 @@ use super::installed::installed;
 /// Calls that say whom they want to reach.
 const TOWARDS: [&str; 4] = ["connect(", "sendto(", "sendmsg(", "sendmmsg("];
 
+/// Where the C library asks for names of users and hosts, if a cache of them runs; it tries on any machine.
+const NAME_CACHE: &str = "sun_path=\"/var/run/nscd/socket\"";
+
 /// A watch over the sockets of one process.
 #[derive(Debug)]
 pub struct Watch {
@@ -23,7 +26,7 @@ pub struct Watch {
 /// The addresses of a process that has ended.
 #[derive(Debug, Default)]
 pub struct Sockets {
-    /// Whom it wanted to reach: `IP:PORT`, or the call where it is nothing of the kind.
+    /// Whom it wanted to reach but the cache of names: `IP:PORT`, or the call where it is nothing of the kind.
     pub towards: BTreeSet<String>,
     /// Where it waited for others.
     pub listens: BTreeSet<String>,
@@ -89,7 +92,7 @@ impl Sockets {
                 .split_once(' ')
                 .map_or("", |(_, call)| call);
             let call = call.trim_start();
-            let named = call.contains("sa_family=");
+            let named = call.contains("sa_family=") && !call.contains(NAME_CACHE);
             if call.starts_with("io_uring_setup(") {
                 sockets.towards.insert(call.to_owned());
             } else if call.starts_with("bind(") {
@@ -132,6 +135,8 @@ mod tests {
         let words = watch.words();
         let mut shell = Command::new(&words[0]);
         shell.args(&words[1..]).args(["bash", "-c", script]);
+        // Without it, the shell looks its user up through the cache of names, which is no peer of it.
+        shell.env_remove("SHELL");
         let mut shell = shell.spawn().unwrap();
         shell.wait().unwrap();
         until("the report is complete", async || watch.seen(shell.id())).await
