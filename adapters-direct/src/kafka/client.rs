@@ -20,6 +20,9 @@ use crate::trouble::Trouble;
 /// Longest time between two looks at a consumer's queue before the group gives it up.
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
 
+/// How a group shares its partitions, as in Dapr's component; the members of one group have to agree.
+pub(super) const STRATEGY: &str = "range";
+
 /// Longest pause before a broker is tried again.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(1);
 
@@ -127,8 +130,7 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
         .set("enable.auto.offset.store", "false")
         // Only where an offset exists no more: then what is left is all that can be had.
         .set("auto.offset.reset", "earliest")
-        // What Dapr's component does; members of one group have to agree.
-        .set("partition.assignment.strategy", "range")
+        .set("partition.assignment.strategy", STRATEGY)
         .set("session.timeout.ms", ms(config.session_timeout))
         .set("heartbeat.interval.ms", ms(config.session_timeout / 10))
         .set("statistics.interval.ms", ms(LOOK_EVERY))

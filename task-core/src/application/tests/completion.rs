@@ -273,9 +273,8 @@ async fn an_event_whose_mark_is_refused_is_notified_once_and_marked_later() {
     let completed = c.complete().await.remove(1);
     let mut store = crate::ports::MockStateStore::new();
     let none = CapabilitySet::of(&[]);
-    store.expect_capabilities().return_const(none);
-    // The mark is not there whenever somebody looks.
-    store.expect_get().returning(|_| Ok(None));
+    store.expect_capabilities().times(3).return_const(none);
+    store.expect_get().times(1).returning(|_| Ok(None));
     let mut puts = 0;
     store.expect_put().times(3).returning(move |_, _, _| {
         puts += 1;
