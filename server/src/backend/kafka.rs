@@ -7,11 +7,11 @@ use adapters_direct::kafka::{
 };
 use task_core::application::TASK_EVENTS_TOPIC;
 use task_core::layer::GuardedEventBus;
-use task_core::ports::{ErrorKind, EventBus, PortError, Secret, SecretStore, Topic};
+use task_core::ports::{ErrorKind, EventBus, PortError, Secret, SecretStore, Subscription, Topic};
 
 use super::direct::{MARGIN, placeholder, refused};
-use super::guards;
 use super::waiting::{Missed, Needed, Patience};
+use super::{Consumer, guards};
 use crate::app::StartError;
 use crate::config::{Config, Conflict, KafkaMechanism, KafkaSecurity};
 use crate::secrets;
@@ -20,6 +20,8 @@ const BROKERS: &str = "kafka_brokers";
 const ADVICE: &str = "check kafka_brokers and the other keys that begin with kafka_";
 const LOGIN_ADVICE: &str =
     "check kafka_user, kafka_password_secret, kafka_mechanism, kafka_security and kafka_ca_file";
+const TOPICS_ADVICE: &str =
+    "make the topics task-events and task-events.dead, or set kafka_create_partitions";
 
 /// What the adapter refuses, without connecting and without reading a secret.
 pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
@@ -56,13 +58,7 @@ pub(super) async fn open(
     let kafka = adapter_config(config, password);
     // The client tries again within its own limit, and the relay after that.
     let policy = guards::once(kafka.delivery_timeout.max(kafka.request_timeout) + MARGIN);
-    let refused = |error: PortError| {
-        let advice = match error.kind() == ErrorKind::Denied {
-            true => LOGIN_ADVICE,
-            false => ADVICE,
-        };
-        refused("kafka", advice, error)
-    };
+    let refused = |error: PortError| refused("kafka", advice(error.kind()), error);
     let bus = KafkaEventBus::open(kafka).map_err(refused)?;
     let needed = Needed {
         name: "kafka",
@@ -81,10 +77,22 @@ pub(super) async fn open(
     )))
 }
 
+fn advice(kind: ErrorKind) -> &'static str {
+    if kind == ErrorKind::Denied {
+        LOGIN_ADVICE
+    } else if kind == ErrorKind::NotFound {
+        TOPICS_ADVICE
+    } else {
+        ADVICE
+    }
+}
+
 fn adapter_config(config: &Config, password: Option<Secret>) -> KafkaConfig {
     let wanted = &config.direct.kafka;
     let mut kafka = KafkaConfig::new(&wanted.brokers);
-    kafka.topics = vec![Topic::new(TASK_EVENTS_TOPIC)];
+    // Without a place for dead letters the first of them would hold up its key.
+    let heard = Subscription::new(Topic::new(TASK_EVENTS_TOPIC), Consumer::default().group);
+    kafka.topics = vec![heard.topic, heard.dead_letter];
     kafka.transport = match wanted.security {
         KafkaSecurity::Plaintext => Transport::Plaintext,
         KafkaSecurity::Tls => Transport::Tls {
