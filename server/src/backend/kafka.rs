@@ -9,7 +9,7 @@ use task_core::application::TASK_EVENTS_TOPIC;
 use task_core::layer::GuardedEventBus;
 use task_core::ports::{ErrorKind, EventBus, PortError, Secret, SecretStore, Subscription, Topic};
 
-use super::direct::{MARGIN, placeholder, refused};
+use super::direct::{MARGIN, certificate, placeholder, refused};
 use super::waiting::{Missed, Needed, Patience};
 use super::{Consumer, guards};
 use crate::app::StartError;
@@ -18,8 +18,8 @@ use crate::secrets;
 
 const BROKERS: &str = "kafka_brokers";
 const ADVICE: &str = "check kafka_brokers and the other keys that begin with kafka_";
-const LOGIN_ADVICE: &str =
-    "check kafka_user, kafka_password_secret, kafka_mechanism, kafka_security and kafka_ca_file";
+const LOGIN_ADVICE: &str = "check kafka_user, kafka_password_secret, kafka_mechanism, kafka_security, kafka_ca_file, \
+     kafka_certificate_file and kafka_key_file";
 const TOPICS_ADVICE: &str =
     "make the topics task-events and task-events.dead, or set kafka_create_partitions";
 
@@ -39,6 +39,8 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
 fn key_of(field: &str) -> &'static str {
     match field {
         "transport.ca_file" => "kafka_ca_file",
+        "transport.client_certificate.certificate" => "kafka_certificate_file",
+        "transport.client_certificate.key" => "kafka_key_file",
         "sasl.user" => "kafka_user",
         "sasl.password" => "kafka_password_secret",
         "missing_topics.partitions" => "kafka_create_partitions",
@@ -97,6 +99,7 @@ fn adapter_config(config: &Config, password: Option<Secret>) -> KafkaConfig {
         KafkaSecurity::Plaintext => Transport::Plaintext,
         KafkaSecurity::Tls => Transport::Tls {
             ca_file: wanted.ca_file.clone(),
+            client_certificate: certificate(&wanted.shown),
         },
     };
     let login = wanted.user.clone().zip(password);

@@ -83,6 +83,10 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.redis.password, secret(v));
     "redis_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Redis, instead of the machine's roots",
         |c, v| store(&mut c.direct.redis.ca_file, filled(v).map(|v| Some(v.into())));
+    "redis_certificate_file" "FILE" = "", TaskApi, "PEM file of the certificate that is shown to a Redis which asks for one",
+        |c, v| store(&mut c.direct.redis.shown.certificate, filled(v).map(|v| Some(v.into())));
+    "redis_key_file" "FILE" = "", TaskApi, "PEM file of the private key of redis_certificate_file, not encrypted",
+        |c, v| store(&mut c.direct.redis.shown.key, filled(v).map(|v| Some(v.into())));
     "bus" "BUS" = "kafka", TaskApi, "What carries events of the direct backend: kafka or redis-streams",
         |c, v| store(&mut c.direct.bus, choice(v, BusKind::ALL, BusKind::as_str));
     "kafka_brokers" "HOST:PORT,.." = "127.0.0.1:9092", TaskApi, "Kafka brokers to begin with",
@@ -91,6 +95,10 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.kafka.security, choice(v, KafkaSecurity::ALL, KafkaSecurity::as_str));
     "kafka_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Kafka, instead of the machine's roots",
         |c, v| store(&mut c.direct.kafka.ca_file, filled(v).map(|v| Some(v.into())));
+    "kafka_certificate_file" "FILE" = "", TaskApi, "PEM file of the certificate that is shown to a Kafka which asks for one",
+        |c, v| store(&mut c.direct.kafka.shown.certificate, filled(v).map(|v| Some(v.into())));
+    "kafka_key_file" "FILE" = "", TaskApi, "PEM file of the private key of kafka_certificate_file, not encrypted",
+        |c, v| store(&mut c.direct.kafka.shown.key, filled(v).map(|v| Some(v.into())));
     "kafka_user" "NAME" = "", TaskApi, "User of Kafka; without one there is no login",
         |c, v| store(&mut c.direct.kafka.user, filled(v).map(|v| Some(v.to_owned())));
     "kafka_mechanism" "HOW" = "scram-sha-512", TaskApi, "How the password is shown to Kafka: plain, scram-sha-256 or scram-sha-512",

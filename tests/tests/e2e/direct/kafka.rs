@@ -1,6 +1,15 @@
-//! The service on a Kafka that others run: topics that they have made, groups that they have left.
+//! The service on a Kafka that others run: topics that they have made, certificates that they ask for.
+
+use std::fs;
+use std::path::Path;
+
+use task_tests::process::kafka::{Entry, KafkaOptions};
+use task_tests::process::redis::{Certificates, Encryption, RedisOptions};
+use task_tests::process::{KafkaBroker, RedisServer};
+use task_tests::wait::until;
 
 use super::World;
+use crate::create;
 
 /// No topic is made because it is missing.
 const AS_IT_IS: [&str; 2] = ["--kafka-create-partitions", "0"];
@@ -20,4 +29,77 @@ async fn a_topic_that_is_missing_is_named_at_the_start_with_what_to_do() {
     }
     let server = world.serve(&AS_IT_IS).await;
     assert!(server.stop().success());
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    path.as_ref().display().to_string()
+}
+
+/// The three keys of a client that both sides trust.
+fn trusted(server: &str, certificates: &Certificates) -> [String; 6] {
+    [
+        format!("--{server}-ca-file"),
+        text(certificates.authority()),
+        format!("--{server}-certificate-file"),
+        text(certificates.client_certificate()),
+        format!("--{server}-key-file"),
+        text(certificates.client_key()),
+    ]
+}
+
+#[tokio::test]
+async fn servers_that_ask_for_certificates_are_shown_those_that_are_named_and_no_key_is_told() {
+    let mut world = World::start().await;
+    world.redis = RedisServer::start_with(RedisOptions {
+        encryption: Encryption::Mutual,
+        ..RedisOptions::default()
+    })
+    .await;
+    world.kafka = KafkaBroker::start_with(KafkaOptions {
+        secured: Some(Entry::Certificate),
+        ..KafkaOptions::default()
+    })
+    .await;
+    let (redis, kafka) = (world.redis.tls_url(), world.kafka.secured().bootstrap());
+    let of_redis = trusted("redis", world.redis.certificates());
+    let of_kafka = trusted("kafka", world.kafka.secured().certificates());
+    let own = ["--redis-url", &redis, "--kafka-brokers", &kafka];
+    let own = own
+        .into_iter()
+        .chain(["--kafka-security", "tls", "--log", "trace"]);
+    let with = |files: &[String]| {
+        let files = files.iter().map(String::as_str);
+        own.clone()
+            .chain(files)
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    let all = with(&[&of_redis[..], &of_kafka].concat());
+    let words: Vec<&str> = all.iter().map(String::as_str).collect();
+    let server = world.serve(&words).await;
+    let (id, _) = create(&server, "between those who know each other").await;
+    let done = format!("/tasks/{id}/status?status=completed");
+    assert_eq!(server.send("PUT", &done, &[], "").await.status, 200);
+    until("it is notified", async || {
+        (world.receiver.notified() == [id.as_str()]).then_some(())
+    })
+    .await;
+    let log = server.log();
+    for certificates in [
+        world.redis.certificates(),
+        world.kafka.secured().certificates(),
+    ] {
+        let key = fs::read_to_string(certificates.client_key()).unwrap();
+        let secret = key.lines().nth(1).unwrap();
+        assert!(!log.contains(secret), "the log tells a key");
+    }
+    assert!(server.stop().success());
+
+    // Without a certificate of its own it is refused, and told what to look at.
+    let without = with(&[&of_redis[..], &of_kafka[..2]].concat());
+    let words: Vec<&str> = without.iter().map(String::as_str).collect();
+    let (code, log) = world.refused(&words);
+    assert_eq!(code, Some(2), "{log}");
+    let advice = "kafka_certificate_file and kafka_key_file";
+    assert!(log.contains(advice), "{log}");
 }
