@@ -9,7 +9,7 @@ use task_core::application::{
     CompletionNotifier, GroupStart, Outbox, Relay, TASK_EVENTS_TOPIC, TaskService,
 };
 use task_core::background::Background;
-use task_core::ports::{PortError, Subscription, SystemClock, SystemEntropy, Topic};
+use task_core::ports::{PortError, StartAt, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
 
 use crate::backend::{self, Backend, Consumer, Hears, Parting, Replicas};
@@ -167,11 +167,13 @@ impl App {
         let start = GroupStart::of(&group, &*store, &SystemClock).await?;
         let (marks, to) = (Arc::clone(&store), Arc::clone(&notifier));
         let handler = CompletionNotifier::new(group.clone(), marks, to);
-        let handler = match hears {
-            Hears::News => handler,
-            Hears::History => handler.since(start),
+        let (handler, start) = match hears {
+            Hears::News => (handler, StartAt::End),
+            Hears::After(other) => (handler, StartAt::Group(other)),
+            Hears::History => (handler.since(start), StartAt::End),
         };
         let subscription = Subscription {
+            start,
             redelivery: config.redelivery,
             ..Subscription::new(Topic::new(TASK_EVENTS_TOPIC), group)
         };

@@ -36,6 +36,8 @@ pub struct KafkaConfig {
     pub sasl: Option<Sasl>,
     /// What happens where a topic is missing.
     pub missing_topics: MissingTopics,
+    /// What a group has to be that another one begins at.
+    pub predecessor: Predecessor,
     /// Topics that [`check`](task_core::ports::EventBus::check) looks for, besides those in use.
     pub topics: Vec<Topic>,
     /// Longest time until an event is acknowledged; then its outcome is unknown.
@@ -115,6 +117,19 @@ pub enum MissingTopics {
     },
 }
 
+/// What a group has to be that a new one begins at, by [`StartAt::Group`](task_core::ports::StartAt).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Predecessor {
+    /// Anything. A partition in which it has no position begins at its end.
+    #[default]
+    Any,
+    /// Known to the topic and without members, or the subscription is refused, as `NotFound` or `Conflict`.
+    ///
+    /// So nothing is heard by both, and nothing by none: a partition in which it has no position, because there
+    /// was nothing while it ran, begins with what came since the last event that it has finished.
+    Stopped,
+}
+
 impl KafkaConfig {
     /// Plaintext brokers whose topics exist; 10 s for an event and for a request.
     #[must_use]
@@ -125,6 +140,7 @@ impl KafkaConfig {
             transport: Transport::default(),
             sasl: None,
             missing_topics: MissingTopics::default(),
+            predecessor: Predecessor::default(),
             topics: Vec::new(),
             delivery_timeout: Duration::from_secs(10),
             linger: Duration::ZERO,

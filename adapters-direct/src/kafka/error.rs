@@ -50,6 +50,15 @@ pub(super) enum Failure {
     Refused { reason: String, sent: Sent },
     #[error("group {group} did not assign partitions within {} ms", limit.as_millis())]
     NotJoined { group: String, limit: Duration },
+    /// Nothing to begin at.
+    #[error(
+        "group {group} has no position in topic {topic}: its name is another one, or the brokers have forgotten it"
+    )]
+    NoPosition { group: String, topic: String },
+    #[error(
+        "group {group} has members, {members} of them, who hear the same events: stop them first"
+    )]
+    HasMembers { group: String, members: usize },
     #[error("the bus was closed meanwhile")]
     Closed,
 }
@@ -72,7 +81,8 @@ pub(super) fn port_error(operation: &'static str, failure: Failure) -> PortError
             new(ErrorKind::Invalid).context(format!("{context}: {key}"))
         }
         Failure::Client(source) => new(ErrorKind::Invalid).caused_by(source),
-        Failure::NoTopic(_) => new(ErrorKind::NotFound),
+        Failure::NoTopic(_) | Failure::NoPosition { .. } => new(ErrorKind::NotFound),
+        Failure::HasMembers { .. } => new(ErrorKind::Conflict),
         Failure::Topic { code, .. } | Failure::NotCreated { code, .. } => {
             let (kind, what, _) = said(code);
             new(kind).context(format!("{context}: {what}"))
@@ -436,8 +446,19 @@ mod tests {
             group: "g".to_owned(),
             limit: DEADLINE,
         };
+        let group = || "g".to_owned();
+        let no_position = Failure::NoPosition {
+            group: group(),
+            topic: topic(),
+        };
+        let has_members = Failure::HasMembers {
+            group: group(),
+            members: 2,
+        };
         for (failure, kind, retry, outcome) in [
             (Failure::NoTopic(topic()), NotFound, Never, NotApplied),
+            (no_position, NotFound, Never, NotApplied),
+            (has_members, ErrorKind::Conflict, Never, NotApplied),
             (
                 Failure::Topic {
                     topic: topic(),

@@ -8,12 +8,12 @@ use adapters_direct::redis::{
     KeyPrefix, OpenError, Password, Redis, RedisConfig, RedisLayout, StreamConfig,
 };
 use task_core::layer::{GuardedEventBus, GuardedStateStore};
-use task_core::ports::{EventBus, Secret, SecretName};
+use task_core::ports::{EventBus, Group, Secret, SecretName};
 
 #[cfg(feature = "kafka")]
 use super::kafka;
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Consumer, Replicas, guards, notifier};
+use super::{Backend, Consumer, Hears, Replicas, guards, notifier};
 use crate::app::StartError;
 use crate::config::{self, BusKind, Config, Conflict, Shown};
 use crate::secrets;
@@ -116,12 +116,23 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
             leases: guarded(redis.lease_store()),
             lease: "relay",
         },
-        consumer: Consumer::default(),
+        consumer: consumer(direct),
         callbacks: None,
         parting: None,
         receiver: Some(url.to_string()),
         place: format!("{} ({})", direct.redis.url, direct.redis.layout.as_str()),
     })
+}
+
+/// Our group, which goes on from another one if that is wanted.
+fn consumer(direct: &config::Direct) -> Consumer {
+    let other = direct.kafka.start_group.as_deref();
+    let other = other.map(|other| Hears::After(Group::new(other)));
+    let own = Consumer::default();
+    Consumer {
+        hears: other.unwrap_or(Hears::News),
+        ..own
+    }
 }
 
 fn needed(config: &RedisConfig) -> Needed {

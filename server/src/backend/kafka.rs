@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use adapters_direct::kafka::{
-    KafkaConfig, KafkaEventBus, Mechanism, MissingTopics, Sasl, Transport,
+    KafkaConfig, KafkaEventBus, Mechanism, MissingTopics, Predecessor, Sasl, Transport,
 };
 use task_core::application::TASK_EVENTS_TOPIC;
 use task_core::layer::GuardedEventBus;
@@ -112,6 +112,9 @@ fn adapter_config(config: &Config, password: Option<Secret>) -> KafkaConfig {
         user,
         password,
     });
+    if wanted.start_group.is_some() {
+        kafka.predecessor = Predecessor::Stopped;
+    }
     if wanted.create_partitions > 0 {
         kafka.missing_topics = MissingTopics::Create {
             partitions: wanted.create_partitions,

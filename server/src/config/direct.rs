@@ -59,6 +59,8 @@ pub struct Kafka {
     pub mechanism: KafkaMechanism,
     /// The secret that is the password.
     pub password: Option<SecretName>,
+    /// The group at whose position ours begins, when it is new.
+    pub start_group: Option<String>,
     /// Partitions of a topic that is made because it is missing; 0 makes none.
     pub create_partitions: u16,
     /// Copies of a topic that is made because it is missing.
@@ -154,6 +156,7 @@ impl Direct {
                 user: None,
                 mechanism: KafkaMechanism::Plain,
                 password: None,
+                start_group: None,
                 create_partitions: 0,
                 create_replication: 0,
             },
@@ -191,6 +194,14 @@ impl Direct {
         ] {
             needs(key, file.is_some(), "kafka_security", tls, what);
         }
+        let on_kafka = self.bus == BusKind::Kafka;
+        needs(
+            "kafka_start_group",
+            kafka.start_group.is_some(),
+            "bus",
+            on_kafka,
+            "bus = kafka",
+        );
         let tls = redis.url.starts_with("rediss://");
         for (key, file) in [
             ("redis_ca_file", &redis.ca_file),
@@ -288,6 +299,8 @@ mod tests {
         direct.kafka.user = Some("u".to_owned());
         direct.kafka.ca_file = Some("ca.pem".into());
         direct.redis.ca_file = Some("ca.pem".into());
+        direct.kafka.start_group = Some("python".to_owned());
+        direct.bus = BusKind::RedisStreams;
         direct.redis.shown.certificate = Some("a.pem".into());
         direct.kafka.shown.key = Some("a.key".into());
         let keys: Vec<_> = direct.conflicts().iter().map(|found| found.key).collect();
@@ -296,6 +309,7 @@ mod tests {
             "redis_certificate_file",
             "kafka_key_file",
             "kafka_ca_file",
+            "kafka_start_group",
             "redis_ca_file",
             "redis_certificate_file",
         ];

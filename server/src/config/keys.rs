@@ -105,6 +105,8 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.kafka.mechanism, choice(v, KafkaMechanism::ALL, KafkaMechanism::as_str));
     "kafka_password_secret" "NAME" = "", TaskApi, "Secret that is the password of the Kafka user",
         |c, v| store(&mut c.direct.kafka.password, secret(v));
+    "kafka_start_group" "GROUP" = "", TaskApi, "Consumer group, stopped before, at whose position this service begins at its first start; refused if Kafka knows none",
+        |c, v| store(&mut c.direct.kafka.start_group, filled(v).map(|v| Some(v.to_owned())));
     "kafka_create_partitions" "N" = "0", TaskApi, "Partitions of a Kafka topic that is made because it is missing; 0 makes none",
         |c, v| store(&mut c.direct.kafka.create_partitions, integer(v, 0, 1_000));
     "kafka_create_replication" "N" = "1", TaskApi, "Copies of a Kafka topic that is made because it is missing",

@@ -1,11 +1,12 @@
-//! The service on a Kafka that others run: topics that they have made, certificates that they ask for.
+//! The service on a Kafka that others run: topics that they have made, certificates that they ask for,
+//! groups that they have left.
 
 use std::fs;
 use std::path::Path;
 
 use task_tests::process::kafka::{Entry, KafkaOptions};
 use task_tests::process::redis::{Certificates, Encryption, RedisOptions};
-use task_tests::process::{KafkaBroker, RedisServer};
+use task_tests::process::{KafkaBroker, Python, RedisServer};
 use task_tests::wait::until;
 
 use super::World;
@@ -102,4 +103,50 @@ async fn servers_that_ask_for_certificates_are_shown_those_that_are_named_and_no
     assert_eq!(code, Some(2), "{log}");
     let advice = "kafka_certificate_file and kafka_key_file";
     assert!(log.contains(advice), "{log}");
+}
+
+/// A completion as the replaced service publishes it.
+fn completion(task: &str) -> String {
+    let time = "2026-11-21T02:08:47.911595";
+    format!(
+        r#"{{"event_type":"task.completed","task_id":"{task}","title":"t","status":"completed","timestamp":"{time}"}}"#
+    )
+}
+
+#[tokio::test]
+async fn the_consumer_of_the_replaced_service_is_continued_where_it_stands_and_refused_if_it_never_was()
+ {
+    let world = World::start().await;
+    for topic in ["task-events", "task-events.dead"] {
+        world.kafka.create_topic(topic, 6).await;
+    }
+    let bootstrap = world.kafka.bootstrap();
+    let python = Python::shared().await;
+    let produce = async |tasks: [&str; 3]| {
+        let [a, b, c] = tasks.map(completion);
+        let arguments = [&bootstrap, "produce", "task-events", &a, &b, &c];
+        python.run("kafka_events.py", &arguments).await;
+    };
+    produce(["old-1", "old-2", "old-3"]).await;
+    let arguments = [&bootstrap, "consume", "task-events", "3", "task-notifier"];
+    python.run("kafka_events.py", &arguments).await;
+    produce(["new-1", "new-2", "new-3"]).await;
+
+    let (code, log) = world.refused(&["--kafka-start-group", "task-notifer"]);
+    assert_eq!(code, Some(2), "{log}");
+    let reason = "group task-notifer has no position in topic task-events";
+    assert!(log.contains(reason), "{log}");
+
+    let server = world.serve(&["--kafka-start-group", "task-notifier"]).await;
+    let mut notified = until("what is new is notified", async || {
+        let notified = world.receiver.notified();
+        (notified.len() >= 3).then_some(notified)
+    })
+    .await;
+    notified.sort_unstable();
+    assert_eq!(notified, ["new-1", "new-2", "new-3"]);
+    assert!(server.stop().success());
+    // From then on the position is its own.
+    let server = world.serve(&["--kafka-start-group", "forgotten"]).await;
+    assert!(server.stop().success());
 }
