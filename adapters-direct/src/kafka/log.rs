@@ -1,7 +1,6 @@
 //! Looks single records up in the logs of a topic, beside the member that reads them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use rdkafka::Message as _;
@@ -22,14 +21,6 @@ pub(super) struct LogReader {
     consumer: BaseConsumer<Voice>,
     topic: String,
     limit: Duration,
-}
-
-impl fmt::Debug for LogReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogReader")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
-    }
 }
 
 impl LogReader {

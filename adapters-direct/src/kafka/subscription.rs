@@ -52,7 +52,6 @@ pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A running subscription.
-#[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) brokers: Arc<Brokers>,
     pub(super) subscription: Subscription,
