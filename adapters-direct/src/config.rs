@@ -1,8 +1,18 @@
-//! How the configuration of an adapter is refused: everything at once, each by its field.
+//! What configurations have in common, and how one is refused: everything at once, each by its field.
 
 use std::fmt;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// What a server that asks for certificates is shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// PEM file of the certificate and what signed it.
+    pub certificate: PathBuf,
+    /// PEM file of its private key, which is not encrypted.
+    pub key: PathBuf,
+}
 
 /// One setting that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,4 +25,4 @@ pub mod secrets;
 mod trouble;
 
 #[cfg(any(feature = "kafka", feature = "redis"))]
-pub use config::{ConfigProblem, ConfigProblems};
+pub use config::{ClientCertificate, ConfigProblem, ConfigProblems};

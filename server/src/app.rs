@@ -9,7 +9,7 @@ use task_core::application::{
     CompletionNotifier, GroupStart, Outbox, Relay, TASK_EVENTS_TOPIC, TaskService,
 };
 use task_core::background::Background;
-use task_core::ports::{PortError, Subscription, SystemClock, SystemEntropy, Topic};
+use task_core::ports::{PortError, StartAt, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
 
 use crate::backend::{self, Backend, Consumer, Hears, Parting, Replicas};
@@ -120,6 +120,25 @@ fn listen_reason(error: &io::Error) -> String {
     found.map_or_else(|| error.to_string(), |(_, words)| (*words).to_owned())
 }
 
+/// What a consumer hears, and who handles it.
+fn heard_by(
+    consumer: Consumer,
+    handler: CompletionNotifier,
+    start: GroupStart,
+) -> (CompletionNotifier, Subscription) {
+    let subscription = Subscription::new(Topic::new(TASK_EVENTS_TOPIC), consumer.group);
+    let (handler, start) = match consumer.hears {
+        Hears::News => (handler, StartAt::End),
+        Hears::After(other) => (handler, StartAt::Group(other)),
+        Hears::History => (handler.since(start), StartAt::End),
+    };
+    let subscription = Subscription {
+        start,
+        ..subscription
+    };
+    (handler, subscription)
+}
+
 /// The Task API, ready to serve.
 #[derive(Debug)]
 pub struct App {
@@ -163,17 +182,13 @@ impl App {
         let service = TaskService::new(Arc::clone(&outbox), clock, entropy)?;
 
         // The group's position is fixed before the first event is published.
-        let Consumer { group, hears } = consumer;
-        let start = GroupStart::of(&group, &*store, &SystemClock).await?;
+        let start = GroupStart::of(&consumer.group, &*store, &SystemClock).await?;
         let (marks, to) = (Arc::clone(&store), Arc::clone(&notifier));
-        let handler = CompletionNotifier::new(group.clone(), marks, to);
-        let handler = match hears {
-            Hears::News => handler,
-            Hears::History => handler.since(start),
-        };
+        let handler = CompletionNotifier::new(consumer.group.clone(), marks, to);
+        let (handler, subscription) = heard_by(consumer, handler, start);
         let subscription = Subscription {
             redelivery: config.redelivery,
-            ..Subscription::new(Topic::new(TASK_EVENTS_TOPIC), group)
+            ..subscription
         };
         let relay = match (outbox.needs_relay(), replicas) {
             (false, _) => None,

@@ -102,10 +102,12 @@ impl Default for Consumer {
 }
 
 /// What a new group hears first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Hears {
     /// What is published from now on.
     News,
+    /// What this other group has left.
+    After(Group),
     /// Everything that the bus still has.
     History,
 }

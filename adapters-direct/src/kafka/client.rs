@@ -15,10 +15,14 @@ use tokio::time::Instant;
 use super::KafkaConfig;
 use super::config::{Sasl, Transport};
 use super::error::is_outage;
+use crate::config::ClientCertificate;
 use crate::trouble::Trouble;
 
 /// Longest time between two looks at a consumer's queue before the group gives it up.
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
+
+/// How a group shares its partitions, as in Dapr's component; the members of one group have to agree.
+pub(super) const STRATEGY: &str = "range";
 
 /// Longest pause before a broker is tried again.
 const RECONNECT_WITHIN: Duration = Duration::from_secs(1);
@@ -67,9 +71,17 @@ fn common(config: &KafkaConfig) -> ClientConfig {
         .set("allow.auto.create.topics", "false");
     let tls = match &config.transport {
         Transport::Plaintext => false,
-        Transport::Tls { ca_file } => {
+        Transport::Tls {
+            ca_file,
+            client_certificate,
+        } => {
             if let Some(path) = ca_file {
                 client.set("ssl.ca.location", path.to_string_lossy());
+            }
+            if let Some(ClientCertificate { certificate, key }) = client_certificate {
+                client
+                    .set("ssl.certificate.location", certificate.to_string_lossy())
+                    .set("ssl.key.location", key.to_string_lossy());
             }
             true
         }
@@ -127,8 +139,7 @@ pub(super) fn consumer(config: &KafkaConfig, group: &str) -> ClientConfig {
         .set("enable.auto.offset.store", "false")
         // Only where an offset exists no more: then what is left is all that can be had.
         .set("auto.offset.reset", "earliest")
-        // What Dapr's component does; members of one group have to agree.
-        .set("partition.assignment.strategy", "range")
+        .set("partition.assignment.strategy", STRATEGY)
         .set("session.timeout.ms", ms(config.session_timeout))
         .set("heartbeat.interval.ms", ms(config.session_timeout / 10))
         .set("statistics.interval.ms", ms(LOOK_EVERY))
@@ -209,8 +220,16 @@ impl Voice {
     }
 
     pub(super) fn note(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
-        use RDKafkaErrorCode::{Authentication, SSL, SaslAuthenticationFailed};
-        if matches!(code, Some(Authentication | SSL | SaslAuthenticationFailed)) {
+        use RDKafkaErrorCode::{
+            Authentication, BrokerTransportFailure, SSL, SaslAuthenticationFailed,
+        };
+        let is_refusal = match code {
+            Some(Authentication | SSL | SaslAuthenticationFailed) => true,
+            // By TLS 1.3 a client has shaken hands before it hears that its certificate is not taken.
+            Some(BrokerTransportFailure) => reason.contains("SSL alert number"),
+            Some(_) | None => false,
+        };
+        if is_refusal {
             let reason = format!("check {}: {reason}", self.login);
             self.refused.send_replace(Some(reason));
         }
@@ -271,7 +290,9 @@ fn login(config: &KafkaConfig) -> String {
     };
     match config.transport {
         Transport::Plaintext => sasl,
-        Transport::Tls { .. } => format!("{sasl}, and transport.ca_file"),
+        Transport::Tls { .. } => {
+            format!("{sasl}, and transport.ca_file and transport.client_certificate")
+        }
     }
 }
 

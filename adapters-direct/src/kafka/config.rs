@@ -6,7 +6,7 @@ use std::{fs, io};
 
 use task_core::ports::{Secret, Topic};
 
-use crate::config::{ConfigProblem, ConfigProblems, Found};
+use crate::config::{ClientCertificate, ConfigProblem, ConfigProblems, Found};
 
 /// Configuration of the Kafka event bus.
 ///
@@ -14,7 +14,7 @@ use crate::config::{ConfigProblem, ConfigProblems, Found};
 /// use adapters_direct::kafka::{KafkaConfig, Mechanism, Sasl, Transport};
 /// use task_core::ports::Secret;
 /// let mut config = KafkaConfig::new("kafka-0:9093,kafka-1:9093");
-/// config.transport = Transport::Tls { ca_file: None };
+/// config.transport = Transport::Tls { ca_file: None, client_certificate: None };
 /// config.sasl = Some(Sasl {
 ///     mechanism: Mechanism::ScramSha512,
 ///     user: "tasks".to_owned(),
@@ -36,6 +36,8 @@ pub struct KafkaConfig {
     pub sasl: Option<Sasl>,
     /// What happens where a topic is missing.
     pub missing_topics: MissingTopics,
+    /// What a group has to be that another one begins at.
+    pub predecessor: Predecessor,
     /// Topics that [`check`](task_core::ports::EventBus::check) looks for, besides those in use.
     pub topics: Vec<Topic>,
     /// Longest time until an event is acknowledged; then its outcome is unknown.
@@ -61,6 +63,8 @@ pub enum Transport {
     Tls {
         /// Trusted certificates as a PEM file, instead of the machine's.
         ca_file: Option<PathBuf>,
+        /// What to show brokers that ask for a certificate.
+        client_certificate: Option<ClientCertificate>,
     },
 }
 
@@ -113,6 +117,19 @@ pub enum MissingTopics {
     },
 }
 
+/// What a group has to be that a new one begins at, by [`StartAt::Group`](task_core::ports::StartAt).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Predecessor {
+    /// Anything. A partition in which it has no position begins at its end.
+    #[default]
+    Any,
+    /// Known to the topic and without members, or the subscription is refused, as `NotFound` or `Conflict`.
+    ///
+    /// So nothing is heard by both, and nothing by none: a partition in which it has no position, because there
+    /// was nothing while it ran, begins with what came since the last event that it has finished.
+    Stopped,
+}
+
 impl KafkaConfig {
     /// Plaintext brokers whose topics exist; 10 s for an event and for a request.
     #[must_use]
@@ -123,6 +140,7 @@ impl KafkaConfig {
             transport: Transport::default(),
             sasl: None,
             missing_topics: MissingTopics::default(),
+            predecessor: Predecessor::default(),
             topics: Vec::new(),
             delivery_timeout: Duration::from_secs(10),
             linger: Duration::ZERO,
@@ -146,14 +164,7 @@ impl KafkaConfig {
         let mut found = Found::default();
         brokers(&self.brokers, &mut found);
         text("client_id", &self.client_id, &mut found);
-        if let Transport::Tls {
-            ca_file: Some(path),
-        } = &self.transport
-            && let Err(error) = certificates(path)
-        {
-            let path = path.display();
-            found.add("transport.ca_file", format!("cannot use {path}: {error}"));
-        }
+        files(&self.transport, &mut found);
         if let Some(sasl) = &self.sasl {
             text("sasl.user", &sasl.user, &mut found);
             if sasl.password.expose().contains('\0') {
@@ -210,13 +221,53 @@ fn text(field: &'static str, value: &str, found: &mut Found) {
     }
 }
 
-/// Makes sure that there is a certificate; librdkafka reads it.
-fn certificates(path: &Path) -> io::Result<()> {
-    const MARK: &[u8] = b"CERTIFICATE-----";
-    let content = fs::read(path)?;
-    match content.windows(MARK.len()).any(|part| part == MARK) {
-        true => Ok(()),
-        false => Err(io::Error::other("it holds no certificate")),
+fn files(transport: &Transport, found: &mut Found) {
+    let Transport::Tls {
+        ca_file,
+        client_certificate,
+    } = transport
+    else {
+        return;
+    };
+    let mut check = |field, path: &Path, holds: Holds| {
+        if let Err(error) = holds.check(path) {
+            let path = path.display();
+            found.add(field, format!("cannot use {path}: {error}"));
+        }
+    };
+    if let Some(path) = ca_file {
+        check("transport.ca_file", path, Holds::Certificate);
+    }
+    if let Some(ClientCertificate { certificate, key }) = client_certificate {
+        let field = "transport.client_certificate.certificate";
+        check(field, certificate, Holds::Certificate);
+        check("transport.client_certificate.key", key, Holds::Key);
+    }
+}
+
+/// What a PEM file has to hold; librdkafka reads it.
+#[derive(Debug, Clone, Copy)]
+enum Holds {
+    Certificate,
+    Key,
+}
+
+impl Holds {
+    fn check(self, path: &Path) -> io::Result<()> {
+        let content = fs::read(path)?;
+        let has = |mark: &str| {
+            content
+                .windows(mark.len())
+                .any(|part| part == mark.as_bytes())
+        };
+        match self {
+            // librdkafka would ask for its password, and there is nobody to answer.
+            Self::Key if has("ENCRYPTED") => Err(io::Error::other("its key is encrypted")),
+            Self::Key if has("PRIVATE KEY-----") => Ok(()),
+            Self::Key => Err(io::Error::other("it holds no private key")),
+            Self::Certificate if has("CERTIFICATE-----") => Ok(()),
+            Self::Certificate => Err(io::Error::other("it holds no certificate")),
+        }
     }
 }
 
@@ -266,6 +317,10 @@ mod tests {
         config.client_id = "a\n".to_owned();
         config.transport = Transport::Tls {
             ca_file: Some("no-such.pem".into()),
+            client_certificate: Some(ClientCertificate {
+                certificate: "no-such.crt".into(),
+                key: "no-such.key".into(),
+            }),
         };
         config.sasl = Some(Sasl {
             mechanism: Mechanism::Plain,
@@ -278,6 +333,8 @@ mod tests {
             "brokers",
             "client_id",
             "transport.ca_file",
+            "transport.client_certificate.certificate",
+            "transport.client_certificate.key",
             "sasl.user",
             "session_timeout",
         ];
@@ -292,14 +349,28 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_certificate_is_a_problem() {
-        let is_refused = |file: &str| {
+    fn a_file_without_what_it_should_hold_is_a_problem() {
+        let refused = |file: &str| {
             let mut config = KafkaConfig::new("a:1");
-            let ca_file = Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(file));
-            config.transport = Transport::Tls { ca_file };
-            !config.problems().is_empty()
+            let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+            config.transport = Transport::Tls {
+                ca_file: Some(file.clone()),
+                client_certificate: Some(ClientCertificate {
+                    certificate: file.clone(),
+                    key: file,
+                }),
+            };
+            config.problems()
         };
-        assert!(is_refused("Cargo.toml") && is_refused("src"));
+        assert_eq!(refused("src").len(), 3);
+        let problems = refused("Cargo.toml");
+        for (problem, lacks) in problems
+            .iter()
+            .zip(["certificate", "certificate", "private key"])
+        {
+            let expected = format!("it holds no {lacks}");
+            assert!(problem.problem.ends_with(&expected), "{problem}");
+        }
     }
 
     #[test]

@@ -9,6 +9,10 @@ use crate::config::ConfigProblems;
 
 pub(super) const BACKEND: &str = "kafka";
 
+/// What keeps us out of a group that shares its partitions otherwise than we do.
+const OTHER_STRATEGY: &str = "another consumer of the group shares partitions by another strategy; \
+    stop it, or set its partition.assignment.strategy to range as ours is";
+
 /// Everything that can fail here.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(super) enum Failure {
@@ -46,6 +50,15 @@ pub(super) enum Failure {
     Refused { reason: String, sent: Sent },
     #[error("group {group} did not assign partitions within {} ms", limit.as_millis())]
     NotJoined { group: String, limit: Duration },
+    /// Nothing to begin at.
+    #[error(
+        "group {group} has no position in topic {topic}: its name is another one, or the brokers have forgotten it"
+    )]
+    NoPosition { group: String, topic: String },
+    #[error(
+        "group {group} has members, {members} of them, who hear the same events: stop them first"
+    )]
+    HasMembers { group: String, members: usize },
     #[error("the bus was closed meanwhile")]
     Closed,
 }
@@ -68,9 +81,10 @@ pub(super) fn port_error(operation: &'static str, failure: Failure) -> PortError
             new(ErrorKind::Invalid).context(format!("{context}: {key}"))
         }
         Failure::Client(source) => new(ErrorKind::Invalid).caused_by(source),
-        Failure::NoTopic(_) => new(ErrorKind::NotFound),
+        Failure::NoTopic(_) | Failure::NoPosition { .. } => new(ErrorKind::NotFound),
+        Failure::HasMembers { .. } => new(ErrorKind::Conflict),
         Failure::Topic { code, .. } | Failure::NotCreated { code, .. } => {
-            let (kind, what, _) = meaning(code);
+            let (kind, what, _) = said(code);
             new(kind).context(format!("{context}: {what}"))
         }
         Failure::Request(source) | Failure::Enqueue(source) => {
@@ -92,7 +106,7 @@ fn delivery(operation: &'static str, source: KafkaError, deadline: Duration) -> 
     let what = if kind == ErrorKind::Timeout {
         format!("{what} within {} ms", deadline.as_millis())
     } else {
-        what.to_owned()
+        what
     };
     let error = PortError::new(kind, BACKEND, operation).context(what);
     let error = match sent {
@@ -102,15 +116,21 @@ fn delivery(operation: &'static str, source: KafkaError, deadline: Duration) -> 
     error.caused_by(source)
 }
 
-fn meaning_of(error: &KafkaError) -> (ErrorKind, &'static str, Sent) {
+fn meaning_of(error: &KafkaError) -> (ErrorKind, String, Sent) {
     match error.rdkafka_error_code() {
-        Some(code) => meaning(code),
+        Some(code) => said(code),
         None => (
             ErrorKind::Unexpected,
-            "librdkafka refused the call",
+            "librdkafka refused the call".to_owned(),
             Sent::Perhaps,
         ),
     }
+}
+
+/// What a code means, with its name before the words: by that people find it in Kafka's documentation.
+fn said(code: RDKafkaErrorCode) -> (ErrorKind, String, Sent) {
+    let (kind, words, sent) = meaning(code);
+    (kind, format!("{code:?}: {words}"), sent)
 }
 
 /// Whether a failure says that brokers are away, or not ready to serve again.
@@ -150,6 +170,14 @@ pub(super) fn is_too_large(failure: &Failure) -> bool {
         source.rdkafka_error_code(),
         Some(MessageSizeTooLarge | InvalidMessageSize | MessageBatchTooLarge)
     )
+}
+
+/// Whether a failure says that the group will not let us in as long as its other members are there.
+pub(super) fn is_shut_out(failure: &Failure) -> bool {
+    let Failure::Request(error) = failure else {
+        return false;
+    };
+    error.rdkafka_error_code() == Some(RDKafkaErrorCode::InconsistentGroupProtocol)
 }
 
 /// Whether a failure says that the topic is not there, or not there for us.
@@ -228,6 +256,7 @@ fn meaning(code: RDKafkaErrorCode) -> (ErrorKind, &'static str, Sent) {
         | Code::CoordinatorNotAvailable
         | Code::NotCoordinator
         | Code::RebalanceInProgress => (Unavailable, "the group has no coordinator yet", Nothing),
+        Code::InconsistentGroupProtocol => (ErrorKind::Conflict, OTHER_STRATEGY, Nothing),
         _ => (Unexpected, "kafka refused the request", Perhaps),
     }
 }
@@ -240,13 +269,15 @@ mod tests {
     use task_core::ports::Retry::{self, Maybe, Never};
 
     use super::*;
+    use crate::kafka::client::STRATEGY;
 
     const DEADLINE: Duration = Duration::from_millis(1500);
 
     /// Code, and what it means of an event that was on its way.
     const ROWS: &[(RDKafkaErrorCode, ErrorKind, Retry, Outcome)] = {
         use ErrorKind::{
-            Denied, Invalid, NotFound, Throttled, Timeout, Unavailable, Unexpected, Unsupported,
+            Conflict, Denied, Invalid, NotFound, Throttled, Timeout, Unavailable, Unexpected,
+            Unsupported,
         };
         use RDKafkaErrorCode as Code;
         &[
@@ -325,6 +356,7 @@ mod tests {
             ),
             (Code::NotCoordinator, Unavailable, Maybe, NotApplied),
             (Code::RebalanceInProgress, Unavailable, Maybe, NotApplied),
+            (Code::InconsistentGroupProtocol, Conflict, Never, NotApplied),
             (Code::InvalidTimestamp, Unexpected, Never, Unknown),
         ]
     };
@@ -339,6 +371,43 @@ mod tests {
             assert_eq!(meaning, (kind, retry, outcome), "{code:?}");
             assert!(error.source().is_some(), "{code:?}");
         }
+    }
+
+    #[test]
+    fn every_code_is_named_in_the_message() {
+        for &(code, ..) in ROWS {
+            let source = || KafkaError::MessageProduction(code);
+            let (topic, deadline) = (|| "tasks".to_owned(), DEADLINE);
+            for failure in [
+                Failure::Enqueue(source()),
+                Failure::Request(source()),
+                Failure::Delivery {
+                    source: source(),
+                    deadline,
+                },
+                Failure::Topic {
+                    topic: topic(),
+                    code,
+                },
+                Failure::NotCreated {
+                    topic: topic(),
+                    code,
+                },
+            ] {
+                let message = port_error("publish", failure).to_string();
+                let name = format!(": {code:?}: ");
+                assert!(message.contains(&name), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_group_of_two_minds_is_told_our_strategy_and_the_setting_of_the_other() {
+        let code = RDKafkaErrorCode::InconsistentGroupProtocol;
+        let source = KafkaError::MessageConsumption(code);
+        let message = port_error("subscribe", Failure::Request(source)).to_string();
+        let ours = format!("partition.assignment.strategy to {STRATEGY} ");
+        assert!(message.contains(&ours), "{message}");
     }
 
     #[test]
@@ -360,7 +429,7 @@ mod tests {
         let error = port_error("publish", Failure::Delivery { source, deadline });
         assert_eq!(
             error.to_string(),
-            "kafka publish: timeout: the event was not acknowledged within 1500 ms (outcome unknown)"
+            "kafka publish: timeout: MessageTimedOut: the event was not acknowledged within 1500 ms (outcome unknown)"
         );
     }
 
@@ -377,8 +446,19 @@ mod tests {
             group: "g".to_owned(),
             limit: DEADLINE,
         };
+        let group = || "g".to_owned();
+        let no_position = Failure::NoPosition {
+            group: group(),
+            topic: topic(),
+        };
+        let has_members = Failure::HasMembers {
+            group: group(),
+            members: 2,
+        };
         for (failure, kind, retry, outcome) in [
             (Failure::NoTopic(topic()), NotFound, Never, NotApplied),
+            (no_position, NotFound, Never, NotApplied),
+            (has_members, ErrorKind::Conflict, Never, NotApplied),
             (
                 Failure::Topic {
                     topic: topic(),

@@ -155,11 +155,13 @@ impl EventBus for KafkaEventBus {
         let config = &self.brokers.config;
         // A crashed member holds up everybody until its session has ended.
         let limit = config.session_timeout + config.request_timeout;
-        if let Ok(Ok(())) = timeout(limit, joined).await {
-            return Ok(running);
-        }
+        let failure = match timeout(limit, joined).await {
+            Ok(Ok(Ok(()))) => return Ok(running),
+            Ok(Ok(Err(failure))) => failure,
+            Ok(Err(_)) | Err(_) => Failure::NotJoined { group, limit },
+        };
         running.stop().await;
-        Err(failed(Failure::NotJoined { group, limit }))
+        Err(failed(failure))
     }
 
     async fn check(&self) -> Result<(), PortError> {

@@ -1,7 +1,6 @@
 //! Looks single records up in the logs of a topic, beside the member that reads them.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::Duration;
 
 use rdkafka::Message as _;
@@ -22,14 +21,6 @@ pub(super) struct LogReader {
     consumer: BaseConsumer<Voice>,
     topic: String,
     limit: Duration,
-}
-
-impl fmt::Debug for LogReader {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("LogReader")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
-    }
 }
 
 impl LogReader {
@@ -102,12 +93,58 @@ impl LogReader {
 
     /// Positions at the ends of logs.
     pub(super) fn ends(&self, partitions: &[i32]) -> Result<Positions, Failure> {
-        let (mut ends, mut last, mut first) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let end = |&partition: &i32| Ok((partition, self.watermarks(partition)?.1));
+        let ends: Result<_, Failure> = partitions.iter().map(end).collect();
+        self.at(&ends?)
+    }
+
+    /// Positions before the first record that is as young as this, or at the ends of logs.
+    pub(super) fn since(&self, partitions: &[i32], time_ms: i64) -> Result<Positions, Failure> {
+        let found = self.offsets_since(partitions, time_ms);
+        let found = found.map_err(Failure::Request)?;
+        let mut offsets = BTreeMap::new();
+        for element in found.elements() {
+            element.error().map_err(Failure::Request)?;
+            let partition = element.partition();
+            let offset = match element.offset().to_raw() {
+                Some(offset) if offset >= 0 => offset,
+                Some(_) | None => self.watermarks(partition)?.1,
+            };
+            offsets.insert(partition, offset);
+        }
+        self.at(&offsets)
+    }
+
+    fn offsets_since(&self, partitions: &[i32], time_ms: i64) -> KafkaResult<TopicPartitionList> {
+        let mut asked = TopicPartitionList::with_capacity(partitions.len());
         for &partition in partitions {
-            let (low, end) = self.watermarks(partition)?;
-            ends.insert(partition, end);
-            if low < end {
-                last.insert(partition, end - 1);
+            // What is negative has another meaning.
+            let time = Offset::Offset(time_ms.max(0));
+            asked.add_partition_offset(&self.topic, partition, time)?;
+        }
+        self.consumer.offsets_for_times(asked, self.limit)
+    }
+
+    /// When the youngest of the records was published that lie right before these positions.
+    pub(super) fn last_before(&self, positions: &Positions) -> Result<Option<i64>, Failure> {
+        let before =
+            |(&partition, offsets): (&i32, &Offsets)| (partition, offsets.committable() - 1);
+        let mut before: BTreeMap<i32, i64> = positions.iter().map(before).collect();
+        before.retain(|_, offset| *offset >= 0);
+        let found = self.records(&before)?;
+        let found = found
+            .iter()
+            .filter(|(partition, record)| before[partition] == record.offset);
+        Ok(found.map(|(_, record)| record.time_ms).max())
+    }
+
+    /// Positions at these offsets, each with a record of its log.
+    fn at(&self, offsets: &BTreeMap<i32, i64>) -> Result<Positions, Failure> {
+        let (mut last, mut first) = (BTreeMap::new(), BTreeMap::new());
+        for (&partition, &offset) in offsets {
+            let (low, _) = self.watermarks(partition)?;
+            if low < offset {
+                last.insert(partition, offset - 1);
                 first.insert(partition, low);
             }
         }
@@ -115,12 +152,12 @@ impl LogReader {
         // The last offset may be no record's but a transaction's.
         first.retain(|partition, _| !known.contains_key(partition));
         known.extend(self.records(&first)?);
-        let position = |(partition, end)| {
+        let position = |(&partition, &offset)| {
             let known = known.get(&partition).copied();
             let proof = known.map_or(Proof::Beginning, Proof::Record);
-            (partition, Offsets::starting_at(end, proof))
+            (partition, Offsets::starting_at(offset, proof))
         };
-        Ok(ends.into_iter().map(position).collect())
+        Ok(offsets.iter().map(position).collect())
     }
 
     fn partitions(&self) -> Result<i32, Failure> {

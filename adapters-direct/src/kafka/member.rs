@@ -7,7 +7,6 @@
 //! blocks until the brokers have answered, so it runs on a thread that may.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -62,14 +61,6 @@ pub(super) struct Member {
 
 /// Offset and metadata to commit, by partition.
 pub(super) type Commit = BTreeMap<i32, (i64, String)>;
-
-impl fmt::Debug for Member {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Member")
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
-    }
-}
 
 impl Member {
     /// A consumer of a group that has not joined it.

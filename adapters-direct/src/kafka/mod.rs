@@ -44,7 +44,7 @@ mod tests;
 mod topics;
 mod witness;
 
-pub use config::{KafkaConfig, Mechanism, MissingTopics, Sasl, Transport};
+pub use config::{KafkaConfig, Mechanism, MissingTopics, Predecessor, Sasl, Transport};
 pub use event_bus::KafkaEventBus;
 
 use error::Failure;

@@ -8,7 +8,8 @@
 //! is known again and begins with the oldest event everywhere.
 //!
 //! A group without a mark belongs to somebody else, who committed what it had read. We take it over as it
-//! stands, and where it stands nowhere we begin as a new group does: its oldest events are history.
+//! stands, and where it stands nowhere we begin as a new group does: its oldest events are history. Where we
+//! begin at one that has stopped ([`Predecessor::Stopped`]), only what is older than its last event is.
 //!
 //! Positions are committed before anybody joins the group, for all partitions in one step. The brokers
 //! accept that of a group without members only, so nobody who has joined is moved. Where the group has
@@ -27,7 +28,6 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 use task_core::ports::{Group, StartAt, Subscription};
 
-use super::KafkaConfig;
 use super::client::{self, Voice};
 use super::error::Failure;
 use super::event_bus::Brokers;
@@ -38,6 +38,11 @@ use super::offsets::{MARK, MAX_METADATA_BYTES, Offsets};
 use super::partitions::{Claims, warn_of_another_log};
 use super::topics::Partitions;
 use super::witness::{Look, Verdict};
+use super::{KafkaConfig, Predecessor};
+
+/// How much older than what a group has finished last an event may be that came after it, as the clocks of
+/// publishers differ; in milliseconds.
+const TOLERANCE_MS: i64 = 300_000;
 
 /// Time between two looks at the logs that a member reads.
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -237,15 +242,25 @@ impl Search {
         };
         let begins_first = *start == StartAt::Beginning || other.is_ours();
         let mut positions = other.positions;
-        positions.retain(|partition, _| !known.contains_key(partition));
         let is_new = |partition: &&i32| {
             !known.contains_key(*partition) && !positions.contains_key(*partition)
         };
         let new: Vec<i32> = all.iter().filter(is_new).copied().collect();
-        positions.extend(match begins_first {
-            true => self.read(|log| log.beginnings(&new))?,
-            false => self.read(|log| log.ends(&new))?,
-        });
+        if !new.is_empty() {
+            let begin = self.read(|log| {
+                let last_finished = match self.config.predecessor {
+                    Predecessor::Any => None,
+                    Predecessor::Stopped => log.last_before(&positions)?,
+                };
+                match (begins_first, last_finished) {
+                    (true, _) => log.beginnings(&new),
+                    (false, Some(time_ms)) => log.since(&new, time_ms - TOLERANCE_MS),
+                    (false, None) => log.ends(&new),
+                }
+            });
+            positions.extend(begin?);
+        }
+        positions.retain(|partition, _| !known.contains_key(partition));
         Ok(positions)
     }
 
@@ -255,10 +270,33 @@ impl Search {
             .create_with_context(self.voice.clone())
             .map_err(Failure::Client)?;
         let mut committed = self.committed(&reader, all)?;
+        if self.config.predecessor == Predecessor::Stopped {
+            self.refuse_unless_stopped(&reader, other, &committed)?;
+        }
         for offsets in committed.positions.values_mut() {
             offsets.forget_deliveries();
         }
         Ok(committed)
+    }
+
+    fn refuse_unless_stopped(
+        &self,
+        reader: &BaseConsumer<Voice>,
+        other: &Group,
+        committed: &Committed,
+    ) -> Result<(), Failure> {
+        let group = other.to_string();
+        if committed.positions.is_empty() {
+            let topic = self.topic.clone();
+            return Err(Failure::NoPosition { group, topic });
+        }
+        let found = reader.fetch_group_list(Some(&group), self.limit());
+        let found = found.map_err(Failure::Request)?;
+        let members = found.groups().iter().map(|group| group.members().len());
+        match members.sum() {
+            0 => Ok(()),
+            members => Err(Failure::HasMembers { group, members }),
+        }
     }
 
     fn committed<C: ConsumerContext, K: Consumer<C>>(

@@ -81,7 +81,7 @@ impl Subscriber {
         self.commit_and_wait().await;
         if let Some(joined) = self.joined.take() {
             // Nobody waits any more if the subscriber was stopped meanwhile.
-            let _ = joined.send(());
+            let _ = joined.send(Ok(()));
         }
     }
 

@@ -23,7 +23,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use super::burial::Letter;
-use super::error::{Failure, is_outage, port_error};
+use super::error::{Failure, is_outage, is_shut_out, port_error};
 use super::event_bus::Brokers;
 use super::member::{Event, Flow, Member};
 use super::message::{InHand, Message};
@@ -52,7 +52,6 @@ pub(super) const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 
 /// A running subscription.
-#[derive(Debug)]
 pub(super) struct Subscriber {
     pub(super) brokers: Arc<Brokers>,
     pub(super) subscription: Subscription,
@@ -73,12 +72,12 @@ pub(super) struct Subscriber {
     pub(super) pending: Option<Event>,
     /// Where partitions begin that the group has not committed.
     pub(super) begin: Positions,
-    /// Told when the position of a new group is fixed.
-    pub(super) joined: Option<oneshot::Sender<()>>,
+    /// Told when the position of a new group is fixed, or why it never will be.
+    pub(super) joined: Option<oneshot::Sender<Result<(), Failure>>>,
 }
 
 /// What comes true once a new group's position cannot be moved any more; `None` for a known one.
-pub(super) type Joined = Option<oneshot::Receiver<()>>;
+pub(super) type Joined = Option<oneshot::Receiver<Result<(), Failure>>>;
 
 impl Subscriber {
     /// Finds the group's position, fixes a new one's, and begins to join.
@@ -257,11 +256,15 @@ impl Subscriber {
     }
 
     /// Says what keeps the group from its work: one line for an outage of all, another for its own trouble.
-    pub(super) fn hindered(&self, failure: Failure) {
+    pub(super) fn hindered(&mut self, failure: Failure) {
         if let Failure::Request(error) = &failure
             && is_outage(error)
         {
             return self.brokers.voice().unreachable(error);
+        }
+        if let Some(joined) = self.joined.take_if(|_| is_shut_out(&failure)) {
+            // Nobody waits any more if the subscriber was stopped meanwhile.
+            let _ = joined.send(Err(failure.clone()));
         }
         let (topic, group) = (&self.subscription.topic, &self.subscription.group);
         let error = port_error("receive", failure);

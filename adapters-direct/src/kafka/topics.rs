@@ -1,7 +1,6 @@
 //! Whether topics exist, and what is done about it where they do not.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fmt;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -30,6 +29,7 @@ const ANSWER_AFTER_REFUSAL: Duration = Duration::from_millis(500);
 const LET_IN_WITHIN: Duration = Duration::from_secs(3);
 
 /// Topics that were found once.
+#[derive(Debug)]
 pub(super) struct Topics {
     config: KafkaConfig,
     producer: Arc<Producer>,
@@ -38,12 +38,6 @@ pub(super) struct Topics {
 
 /// Partitions of a topic, numbered from 0.
 pub(super) type Partitions = i32;
-
-impl fmt::Debug for Topics {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Topics").finish_non_exhaustive()
-    }
-}
 
 impl Topics {
     pub(super) fn new(config: &KafkaConfig, producer: Arc<Producer>) -> Self {

@@ -8,7 +8,7 @@ use task_core::ports::{
     Commit, DeleteMode, DeleteOptions, ETag, Event, Expect, Guard, PutOptions, Write, WriteMode,
 };
 
-use super::answer::{is, parts, text, unexpected};
+use super::answer::{corrupt, is, parts, text, unexpected};
 use super::error::{Effect, Failure};
 use super::known::{self, Known};
 use super::layout::Names;
@@ -116,14 +116,7 @@ impl<'a> Step<'a> {
                 let guard = at(self.guards, *number).ok_or_else(unexpected)?;
                 Err(Failure::Guard(guard.clone()))
             }
-            [word, name, why] if is(word, "corrupt") => {
-                let (name, why) = (
-                    text(name).unwrap_or_default(),
-                    text(why).unwrap_or_default(),
-                );
-                Err(Failure::Corrupt(format!("{name} {why}")))
-            }
-            _ => Err(unexpected()),
+            _ => Err(corrupt(answer).unwrap_or_else(unexpected)),
         }
     }
 }

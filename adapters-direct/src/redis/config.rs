@@ -10,7 +10,7 @@ use task_core::ports::{PortError, Secret, SecretName, SecretStore};
 use url::Url;
 
 use super::tls;
-use crate::config::{ConfigProblem, ConfigProblems, Found};
+use crate::config::{ClientCertificate, ConfigProblem, ConfigProblems, Found};
 
 /// The port of Redis where the address names none.
 const DEFAULT_PORT: u16 = 6379;
@@ -114,15 +114,6 @@ impl Password {
             Self::Kept { store, name } => store.get(name).await,
         }
     }
-}
-
-/// What a server that asks for certificates is shown.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ClientCertificate {
-    /// PEM file of the certificate and what signed it.
-    pub certificate: PathBuf,
-    /// PEM file of its private key.
-    pub key: PathBuf,
 }
 
 /// Configuration of the Redis backend.

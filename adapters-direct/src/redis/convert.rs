@@ -5,7 +5,7 @@ use std::sync::Arc;
 use redis::Value;
 use task_core::ports::{Clock, Key, PortError, SystemClock};
 
-use super::answer::{bytes, is, parts, text, unexpected};
+use super::answer::{bytes, corrupt, is, parts, unexpected};
 use super::config::RedisLayout;
 use super::connection::Connection;
 use super::error::{BACKEND, Effect, Failure};
@@ -122,13 +122,6 @@ fn outcome(answer: &Value) -> Result<Converted, Failure> {
         [word] if is(word, "already") => Ok(Converted::AlreadyThere),
         [word] if is(word, "missing") => Ok(Converted::Missing),
         [word] if is(word, "both") => Ok(Converted::Conflict),
-        [word, name, why] if is(word, "corrupt") => {
-            let (name, why) = (
-                text(name).unwrap_or_default(),
-                text(why).unwrap_or_default(),
-            );
-            Err(Failure::Corrupt(format!("{name} {why}")))
-        }
-        _ => Err(unexpected(answer, Effect::Write)),
+        _ => Err(corrupt(answer).unwrap_or_else(|| unexpected(answer, Effect::Write))),
     }
 }

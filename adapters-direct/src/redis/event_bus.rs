@@ -51,6 +51,7 @@ use super::connection::Connection;
 use super::error::{BACKEND, Effect, Failure};
 
 pub use config::{StreamConfig, Trimming};
+pub(super) use entry::EntryId;
 use subscription::Subscriber;
 
 /// An [`EventBus`] on Redis streams: durable, with dead letters and competing consumers.

@@ -82,7 +82,7 @@ use std::sync::Arc;
 
 use task_core::ports::SystemEntropy;
 
-pub use config::{ClientCertificate, KeyPrefix, Password, RedisConfig, RedisLayout};
+pub use config::{KeyPrefix, Password, RedisConfig, RedisLayout};
 pub use convert::{Converted, RedisConverter};
 pub use error::OpenError;
 pub use event_bus::{RedisEventBus, StreamConfig, Trimming};

@@ -10,8 +10,9 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio_rustls::TlsConnector;
 
-use super::config::{Address, ClientCertificate, RedisConfig};
+use super::config::{Address, RedisConfig};
 use super::error::OpenError;
+use crate::config::ClientCertificate;
 
 /// How to make a connection private, and whom to expect at its end.
 #[derive(Clone)]

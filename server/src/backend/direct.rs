@@ -3,25 +3,27 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use adapters_direct::ClientCertificate;
 use adapters_direct::redis::{
     KeyPrefix, OpenError, Password, Redis, RedisConfig, RedisLayout, StreamConfig,
 };
 use task_core::layer::{GuardedEventBus, GuardedStateStore};
-use task_core::ports::{EventBus, Secret, SecretName};
+use task_core::ports::{EventBus, Group, Secret, SecretName};
 
 #[cfg(feature = "kafka")]
 use super::kafka;
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Consumer, Replicas, guards, notifier};
+use super::{Backend, Consumer, Hears, Replicas, guards, notifier};
 use crate::app::StartError;
-use crate::config::{self, BusKind, Config, Conflict};
+use crate::config::{self, BusKind, Config, Conflict, Shown};
 use crate::secrets;
 
 /// Longer than the adapters' own limits, whose errors say more.
 pub(super) const MARGIN: Duration = Duration::from_secs(1);
 
 const URL: &str = "redis_url";
-const ADVICE: &str = "check redis_url, redis_password_secret and redis_ca_file";
+const ADVICE: &str =
+    "check redis_url, redis_password_secret and the keys that begin with redis_ and end in _file";
 
 /// Says what this build lacks for the backend.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {
@@ -62,6 +64,13 @@ fn conflicts_of_bus(config: &Config) -> Vec<Conflict> {
 /// Stands for a secret that is named and not read.
 pub(super) fn placeholder(name: Option<&SecretName>) -> Option<Secret> {
     name.and_then(|name| Secret::new(name.name()))
+}
+
+/// The certificate of ours, if both of its files are named.
+pub(super) fn certificate(shown: &Shown) -> Option<ClientCertificate> {
+    let Shown { certificate, key } = shown.clone();
+    let (certificate, key) = certificate.zip(key)?;
+    Some(ClientCertificate { certificate, key })
 }
 
 /// Connects to everything, and waits for what is not there yet.
@@ -107,12 +116,23 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
             leases: guarded(redis.lease_store()),
             lease: "relay",
         },
-        consumer: Consumer::default(),
+        consumer: consumer(direct),
         callbacks: None,
         parting: None,
         receiver: Some(url.to_string()),
         place: format!("{} ({})", direct.redis.url, direct.redis.layout.as_str()),
     })
+}
+
+/// Our group, which goes on from another one if that is wanted.
+fn consumer(direct: &config::Direct) -> Consumer {
+    let other = direct.kafka.start_group.as_deref();
+    let other = other.map(|other| Hears::After(Group::new(other)));
+    let own = Consumer::default();
+    Consumer {
+        hears: other.unwrap_or(Hears::News),
+        ..own
+    }
 }
 
 fn needed(config: &RedisConfig) -> Needed {
@@ -170,6 +190,7 @@ fn adapter_config(config: &Config, password: Option<Password>) -> RedisConfig {
         None => KeyPrefix::None,
     };
     redis.ca_file.clone_from(&wanted.ca_file);
+    redis.client_certificate = certificate(&wanted.shown);
     redis.password = password;
     redis
 }
@@ -179,6 +200,8 @@ fn key_of(field: &str) -> &'static str {
     match field {
         "password" => "redis_password_secret",
         "ca_file" => "redis_ca_file",
+        "client_certificate" | "client_certificate.certificate" => "redis_certificate_file",
+        "client_certificate.key" => "redis_key_file",
         "key_prefix" => "redis_key_prefix",
         _ => URL,
     }

@@ -10,6 +10,10 @@ use task_core::ports::SecretName;
 
 use super::Conflict;
 
+const PASSWORD: &str = "kafka_password_secret";
+const REDIS_SHOWN: [&str; 2] = ["redis_certificate_file", "redis_key_file"];
+const KAFKA_SHOWN: [&str; 2] = ["kafka_certificate_file", "kafka_key_file"];
+
 /// The direct backend's part of the configuration.
 #[derive(Debug, Clone)]
 pub struct Direct {
@@ -34,6 +38,8 @@ pub struct Redis {
     pub password: Option<SecretName>,
     /// PEM file of whom to trust instead of the machine's roots.
     pub ca_file: Option<PathBuf>,
+    /// What to show it if it asks for a certificate.
+    pub shown: Shown,
 }
 
 /// Kafka brokers and who we are to them.
@@ -45,16 +51,29 @@ pub struct Kafka {
     pub security: KafkaSecurity,
     /// PEM file of whom to trust instead of the machine's roots.
     pub ca_file: Option<PathBuf>,
+    /// What to show them if they ask for a certificate.
+    pub shown: Shown,
     /// The user; without one there is no login.
     pub user: Option<String>,
     /// How the password is shown.
     pub mechanism: KafkaMechanism,
     /// The secret that is the password.
     pub password: Option<SecretName>,
+    /// The group at whose position ours begins, when it is new.
+    pub start_group: Option<String>,
     /// Partitions of a topic that is made because it is missing; 0 makes none.
     pub create_partitions: u16,
     /// Copies of a topic that is made because it is missing.
     pub create_replication: u16,
+}
+
+/// The PEM files of a certificate of ours; one alone is refused.
+#[derive(Debug, Clone, Default)]
+pub struct Shown {
+    /// The certificate and what signed it.
+    pub certificate: Option<PathBuf>,
+    /// Its private key.
+    pub key: Option<PathBuf>,
 }
 
 /// Declares a choice by the words of the command line.
@@ -126,15 +145,18 @@ impl Direct {
                 key_prefix: None,
                 password: None,
                 ca_file: None,
+                shown: Shown::default(),
             },
             bus: BusKind::Kafka,
             kafka: Kafka {
                 brokers: String::new(),
                 security: KafkaSecurity::Plaintext,
                 ca_file: None,
+                shown: Shown::default(),
                 user: None,
                 mechanism: KafkaMechanism::Plain,
                 password: None,
+                start_group: None,
                 create_partitions: 0,
                 create_replication: 0,
             },
@@ -144,27 +166,49 @@ impl Direct {
     /// What breaks a rule between keys.
     pub(super) fn conflicts(&self) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
-        let mut refuse = |key, other, problem: &str| {
-            conflicts.push(Conflict {
-                key,
-                other: Some(other),
-                problem: problem.to_owned(),
-            });
+        let mut needs = |key, is_set: bool, other, is_met: bool, what: &str| {
+            if is_set && !is_met {
+                conflicts.push(Conflict {
+                    key,
+                    other: Some(other),
+                    problem: format!("needs {what}"),
+                });
+            }
         };
-        let kafka = &self.kafka;
-        let (user, password) = ("kafka_user", "kafka_password_secret");
-        match (&kafka.user, &kafka.password) {
-            (Some(_), None) => refuse(user, password, "needs kafka_password_secret"),
-            (None, Some(_)) => refuse(password, user, "needs kafka_user"),
-            (None, None) | (Some(_), Some(_)) => {}
+        let (redis, kafka) = (&self.redis, &self.kafka);
+        let (user, password) = (kafka.user.is_some(), kafka.password.is_some());
+        needs("kafka_user", user, PASSWORD, password, PASSWORD);
+        needs(PASSWORD, password, "kafka_user", user, "kafka_user");
+        for (names, Shown { certificate, key }) in
+            [(REDIS_SHOWN, &redis.shown), (KAFKA_SHOWN, &kafka.shown)]
+        {
+            let (has_certificate, has_key) = (certificate.is_some(), key.is_some());
+            let [certificate, key] = names;
+            needs(certificate, has_certificate, key, has_key, key);
+            needs(key, has_key, certificate, has_certificate, certificate);
         }
-        if kafka.ca_file.is_some() && kafka.security != KafkaSecurity::Tls {
-            let problem = "needs kafka_security = tls";
-            refuse("kafka_ca_file", "kafka_security", problem);
+        let (tls, what) = (kafka.security == KafkaSecurity::Tls, "kafka_security = tls");
+        for (key, file) in [
+            ("kafka_ca_file", &kafka.ca_file),
+            (KAFKA_SHOWN[0], &kafka.shown.certificate),
+        ] {
+            needs(key, file.is_some(), "kafka_security", tls, what);
         }
-        if self.redis.ca_file.is_some() && !self.redis.url.starts_with("rediss://") {
-            let problem = "needs a redis_url that begins with rediss://";
-            refuse("redis_ca_file", "redis_url", problem);
+        let on_kafka = self.bus == BusKind::Kafka;
+        needs(
+            "kafka_start_group",
+            kafka.start_group.is_some(),
+            "bus",
+            on_kafka,
+            "bus = kafka",
+        );
+        let tls = redis.url.starts_with("rediss://");
+        for (key, file) in [
+            ("redis_ca_file", &redis.ca_file),
+            (REDIS_SHOWN[0], &redis.shown.certificate),
+        ] {
+            let what = "a redis_url that begins with rediss://";
+            needs(key, file.is_some(), "redis_url", tls, what);
         }
         conflicts
     }
@@ -255,7 +299,20 @@ mod tests {
         direct.kafka.user = Some("u".to_owned());
         direct.kafka.ca_file = Some("ca.pem".into());
         direct.redis.ca_file = Some("ca.pem".into());
+        direct.kafka.start_group = Some("python".to_owned());
+        direct.bus = BusKind::RedisStreams;
+        direct.redis.shown.certificate = Some("a.pem".into());
+        direct.kafka.shown.key = Some("a.key".into());
         let keys: Vec<_> = direct.conflicts().iter().map(|found| found.key).collect();
-        assert_eq!(keys, ["kafka_user", "kafka_ca_file", "redis_ca_file"]);
+        let expected = [
+            "kafka_user",
+            "redis_certificate_file",
+            "kafka_key_file",
+            "kafka_ca_file",
+            "kafka_start_group",
+            "redis_ca_file",
+            "redis_certificate_file",
+        ];
+        assert_eq!(keys, expected);
     }
 }

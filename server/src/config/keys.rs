@@ -83,6 +83,10 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.redis.password, secret(v));
     "redis_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Redis, instead of the machine's roots",
         |c, v| store(&mut c.direct.redis.ca_file, filled(v).map(|v| Some(v.into())));
+    "redis_certificate_file" "FILE" = "", TaskApi, "PEM file of the certificate that is shown to a Redis which asks for one",
+        |c, v| store(&mut c.direct.redis.shown.certificate, filled(v).map(|v| Some(v.into())));
+    "redis_key_file" "FILE" = "", TaskApi, "PEM file of the private key of redis_certificate_file, not encrypted",
+        |c, v| store(&mut c.direct.redis.shown.key, filled(v).map(|v| Some(v.into())));
     "bus" "BUS" = "kafka", TaskApi, "What carries events of the direct backend: kafka or redis-streams",
         |c, v| store(&mut c.direct.bus, choice(v, BusKind::ALL, BusKind::as_str));
     "kafka_brokers" "HOST:PORT,.." = "127.0.0.1:9092", TaskApi, "Kafka brokers to begin with",
@@ -91,12 +95,18 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.kafka.security, choice(v, KafkaSecurity::ALL, KafkaSecurity::as_str));
     "kafka_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as Kafka, instead of the machine's roots",
         |c, v| store(&mut c.direct.kafka.ca_file, filled(v).map(|v| Some(v.into())));
+    "kafka_certificate_file" "FILE" = "", TaskApi, "PEM file of the certificate that is shown to a Kafka which asks for one",
+        |c, v| store(&mut c.direct.kafka.shown.certificate, filled(v).map(|v| Some(v.into())));
+    "kafka_key_file" "FILE" = "", TaskApi, "PEM file of the private key of kafka_certificate_file, not encrypted",
+        |c, v| store(&mut c.direct.kafka.shown.key, filled(v).map(|v| Some(v.into())));
     "kafka_user" "NAME" = "", TaskApi, "User of Kafka; without one there is no login",
         |c, v| store(&mut c.direct.kafka.user, filled(v).map(|v| Some(v.to_owned())));
     "kafka_mechanism" "HOW" = "scram-sha-512", TaskApi, "How the password is shown to Kafka: plain, scram-sha-256 or scram-sha-512",
         |c, v| store(&mut c.direct.kafka.mechanism, choice(v, KafkaMechanism::ALL, KafkaMechanism::as_str));
     "kafka_password_secret" "NAME" = "", TaskApi, "Secret that is the password of the Kafka user",
         |c, v| store(&mut c.direct.kafka.password, secret(v));
+    "kafka_start_group" "GROUP" = "", TaskApi, "Consumer group, stopped before, at whose position this service begins at its first start; refused if Kafka knows none",
+        |c, v| store(&mut c.direct.kafka.start_group, filled(v).map(|v| Some(v.to_owned())));
     "kafka_create_partitions" "N" = "0", TaskApi, "Partitions of a Kafka topic that is made because it is missing; 0 makes none",
         |c, v| store(&mut c.direct.kafka.create_partitions, integer(v, 0, 1_000));
     "kafka_create_replication" "N" = "1", TaskApi, "Copies of a Kafka topic that is made because it is missing",

@@ -19,7 +19,9 @@ use std::time::Duration;
 use adapters_direct::secrets::Variables;
 use task_core::ports::Redelivery;
 
-pub use direct::{BusKind, Direct, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisLayout};
+pub use direct::{
+    BusKind, Direct, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisLayout, Shown,
+};
 pub(crate) use keys::{KEYS, Key, Scope};
 pub use secrets::SecretSource;
 pub use sidecar::SidecarVariables;

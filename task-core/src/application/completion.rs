@@ -1,6 +1,7 @@
 //! Notifies the world of completed tasks, once for each completion.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +19,9 @@ use crate::ports::{
 /// How long the id of a finished event is remembered. Longer than any redelivery takes.
 const SEEN_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
+/// Notified events whose marks are not stored yet. Of more than that, one may be notified again.
+const MAX_UNMARKED: usize = 16_384;
+
 /// Pause after the store of the marks has failed, unless it asks for another one.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
 
@@ -27,7 +31,8 @@ const SEEN_NAMESPACE: Uuid = Uuid::from_u128(0x51d0_9a3e_7b61_5c44_8d0e_2f8a_6f0
 /// Handles task events: sends a notification for each `task.completed`.
 ///
 /// An event that was handled is marked *after* the notification was accepted, so that a crash in
-/// between repeats it, with the same idempotency key, rather than losing it. Only ids that were seen
+/// between repeats it, with the same idempotency key, rather than losing it. While the store refuses the
+/// mark, as a full Redis does, only the mark is tried again. Only ids that were seen
 /// are dropped: an older revision may be the completion of a task that was reopened since.
 #[derive(Debug)]
 pub struct CompletionNotifier {
@@ -36,6 +41,7 @@ pub struct CompletionNotifier {
     notifier: Arc<dyn Notifier>,
     start: Option<GroupStart>,
     clock: Arc<dyn Clock>,
+    unmarked: Unmarked,
 }
 
 impl CompletionNotifier {
@@ -51,6 +57,7 @@ impl CompletionNotifier {
             notifier,
             start: None,
             clock: Arc::new(SystemClock),
+            unmarked: Unmarked::default(),
         }
     }
 
@@ -78,32 +85,62 @@ impl CompletionNotifier {
 
     /// Notifies, unless this event was handled before.
     async fn completed(&self, event: &IncomingEvent) -> Result<(), Failed> {
-        let mark = self.mark_of(event);
-        let seen = self.store.get(&mark).await.map_err(Failed::Store)?;
-        if seen.is_some() {
-            tracing::debug!(event_id = event.id, "event was handled before");
-            return Ok(());
+        let id = self.mark_of(event);
+        let mark = Key::new(Kind::SEEN, id.to_string());
+        if !self.unmarked.has(id) {
+            let seen = self.store.get(&mark).await.map_err(Failed::Store)?;
+            if seen.is_some() {
+                tracing::debug!(event_id = event.id, "event was handled before");
+                return Ok(());
+            }
+            let notification = notification_of(event);
+            let notified = self.notifier.notify(&notification).await;
+            notified.map_err(Failed::Notifier)?;
+            // Before the mark, which may be given up as well as refused.
+            self.unmarked.insert(id);
+            tracing::info!("Notification sent for task {}", event.task_id);
         }
-        let notification = notification_of(event);
-        let notified = self.notifier.notify(&notification).await;
-        notified.map_err(Failed::Notifier)?;
-        tracing::info!("Notification sent for task {}", event.task_id);
         let ttl = self.store.capabilities().has(StateCapability::Ttl);
         let options = PutOptions {
             ttl: ttl.then_some(SEEN_TTL),
             ..PutOptions::default()
         };
-        self.store
-            .put(&mark, Bytes::from_static(b"{}"), options)
-            .await
-            .map(drop)
-            .map_err(Failed::Store)
+        let marked = self.store.put(&mark, Bytes::from_static(b"{}"), options);
+        marked.await.map_err(Failed::Store)?;
+        self.unmarked.remove(id);
+        Ok(())
     }
 
-    fn mark_of(&self, event: &IncomingEvent) -> Key {
+    fn mark_of(&self, event: &IncomingEvent) -> Uuid {
         let name = format!("{}\n{}\n{}", self.group, event.source, event.id);
-        let id = Uuid::new_v5(&SEEN_NAMESPACE, name.as_bytes());
-        Key::new(Kind::SEEN, id.to_string())
+        Uuid::new_v5(&SEEN_NAMESPACE, name.as_bytes())
+    }
+}
+
+/// Events that were notified here and are not marked yet.
+#[derive(Debug, Default)]
+struct Unmarked(Mutex<HashSet<Uuid>>);
+
+impl Unmarked {
+    fn has(&self, id: Uuid) -> bool {
+        let ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.contains(&id)
+    }
+
+    fn insert(&self, id: Uuid) {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that another replica has marked since are never taken out.
+        if ids.len() >= MAX_UNMARKED
+            && let Some(any) = ids.iter().next().copied()
+        {
+            ids.remove(&any);
+        }
+        ids.insert(id);
+    }
+
+    fn remove(&self, id: Uuid) {
+        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        ids.remove(&id);
     }
 }
 
@@ -222,5 +259,22 @@ impl EventHandler for CompletionNotifier {
                 failed.answer()
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limited_number_of_unmarked_events_is_remembered_the_newest_among_them() {
+        let unmarked = Unmarked::default();
+        for number in 0..=MAX_UNMARKED {
+            let id = Uuid::from_u128(number as u128);
+            unmarked.insert(id);
+            assert!(unmarked.has(id), "{number}");
+        }
+        let known = unmarked.0.lock().expect("nobody panicked").len();
+        assert_eq!(known, MAX_UNMARKED);
     }
 }

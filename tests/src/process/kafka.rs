@@ -17,7 +17,7 @@ use super::port::free_port;
 use super::supervised::Supervised;
 use crate::wait::until;
 
-pub use secured::{Login, SecuredPort};
+pub use secured::{Entry, Login, SecuredPort};
 
 /// Any 16 bytes in base64url: what the storage is formatted for.
 const CLUSTER_ID: &str = "dGFzay10ZXN0cy1rYWZrYQ";
@@ -40,7 +40,7 @@ pub struct KafkaOptions {
     /// More of `server.properties`, after the fixture's own.
     pub properties: Vec<(String, String)>,
     /// Who may use a second port, if there is to be one.
-    pub login: Option<Login>,
+    pub secured: Option<Entry>,
 }
 
 /// A running Kafka broker, killed and removed when dropped or when the test process ends.
@@ -83,8 +83,8 @@ impl KafkaBroker {
     pub async fn start_with(options: KafkaOptions) -> Self {
         let directory = TestDirectory::new("kafka");
         let port = free_port();
-        let login = options.login.as_ref();
-        let secured = login.map(|login| SecuredPort::prepare(login, directory.path()));
+        let entry = options.secured.as_ref();
+        let secured = entry.map(|entry| SecuredPort::prepare(entry, directory.path()));
         let ports = (port, free_port(), secured.as_ref());
         let lines = properties(&options, ports, &directory);
         let written = fs::write(directory.path().join("server.properties"), lines.join("\n"));
@@ -112,14 +112,14 @@ impl KafkaBroker {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// The port that asks for a password.
+    /// The port that asks who comes.
     ///
     /// # Panics
     /// If it was started without one.
     #[must_use]
     pub fn secured(&self) -> &SecuredPort {
         let secured = self.secured.as_ref();
-        secured.expect("it was started with a login")
+        secured.expect("it was started with a secured port")
     }
 
     /// Creates a topic and waits until it can be written.

@@ -118,6 +118,7 @@ fn what_every_adapter_refuses_is_listed_at_once_by_key() {
         ["--backend", "direct"],
         ["--redis-url", "rediss://service@127.0.0.1:1"],
         ["--redis-ca-file", "no-such-redis.pem"],
+        ["--redis-key-file", "no-such-redis.key"],
         ["--redis-key-prefix", "a||b"],
         ["--kafka-brokers", "127.0.0.1"],
         ["--kafka-security", "tls"],
@@ -127,12 +128,13 @@ fn what_every_adapter_refuses_is_listed_at_once_by_key() {
     let expected = [
         "redis_password_secret (default): must be set",
         "redis_ca_file (flag): cannot use no-such-redis.pem",
+        "redis_key_file (flag): needs redis_certificate_file",
         "redis_key_prefix (flag): must be 1 to 128 bytes without a bar, it is \"a||b\"",
         "kafka_brokers (flag): must be host:port",
         "kafka_ca_file (flag): cannot use no-such-kafka.pem",
         "max_connections (flag): must be an integer of 1 to 1000000, not \"0\"",
         "notification_url (default): must be set with the backend direct",
-        "the configuration has 7 problems",
+        "the configuration has 8 problems",
     ];
     for command in [&["config", "check"][..], &["serve"]] {
         let output = run(&[command, wrong.as_flattened()].concat());

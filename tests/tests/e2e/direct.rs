@@ -13,6 +13,7 @@ use task_tests::process::{
 };
 use task_tests::wait::until;
 
+mod kafka;
 mod shared;
 
 use super::{create, problem};
@@ -40,24 +41,24 @@ impl World {
         }
     }
 
+    /// The world's own arguments, but for those that `more` has.
     fn options(&self, more: &[&str]) -> TaskServerOptions {
         let mut options = TaskServerOptions::default();
-        let (redis, kafka) = (self.redis.url(), self.kafka.bootstrap());
         let receiver = format!("http://{}", self.receiver.address());
-        let arguments = ["--backend", "direct", "--redis-url", &redis];
-        options.arguments.extend(arguments.map(str::to_owned));
-        let arguments = ["--kafka-brokers", &kafka, "--kafka-create-partitions", "3"];
-        options.arguments.extend(arguments.map(str::to_owned));
-        let arguments = [
-            "--notification-url",
-            &receiver,
-            "--redelivery-first-pause-ms",
-            "50",
-        ];
-        options.arguments.extend(arguments.map(str::to_owned));
-        options
-            .arguments
-            .extend(more.iter().map(|word| (*word).to_owned()));
+        for (flag, value) in [
+            ("--backend", "direct"),
+            ("--redis-url", &self.redis.url()),
+            ("--kafka-brokers", &self.kafka.bootstrap()),
+            ("--kafka-create-partitions", "3"),
+            ("--notification-url", &receiver),
+            ("--redelivery-first-pause-ms", "50"),
+        ] {
+            if !more.contains(&flag) {
+                options.arguments.extend([flag, value].map(str::to_owned));
+            }
+        }
+        let more = more.iter().map(|word| (*word).to_owned());
+        options.arguments.extend(more);
         options
     }
 
@@ -353,15 +354,9 @@ async fn what_time_cannot_heal_is_refused_at_once() {
     for (options, reason) in [(password, "denied"), (cluster, "Cluster")] {
         let server = RedisServer::start_with(options).await;
         let url = format!("redis://127.0.0.1:{}", server.port());
-        let mut options = world.options(&[]);
-        for argument in &mut options.arguments {
-            if *argument == world.redis.url() {
-                argument.clone_from(&url);
-            }
-        }
         let began = Instant::now();
-        let (status, log) = TaskServer::begin(world.nowhere.path(), &options).wait();
-        assert_eq!(status.code(), Some(2), "{log}");
+        let (code, log) = world.refused(&["--redis-url", &url]);
+        assert_eq!(code, Some(2), "{log}");
         assert!(log.contains(reason) && !log.contains("waiting"), "{log}");
         assert!(began.elapsed() < Duration::from_secs(5), "{log}");
     }

@@ -12,11 +12,12 @@ use redis::{Cmd, FromRedisValue, Value, cmd};
 use task_core::dispatch::DeadReason;
 use task_core::ports::{Delivery, Entropy, Redelivery, StartAt, Subscription};
 
+use super::super::answer::converted;
 use super::super::connection::Connection;
 use super::super::dedicated::Dedicated;
 use super::super::error::{Effect, Failure};
 use super::super::script::Script;
-use super::entry::{self, Entry, EntryId, converted};
+use super::entry::{self, Entry, EntryId};
 use crate::dead_letter::{DELIVERIES, OFFSET, REASON, TOPIC};
 
 /// Entries of one command: a longer one would keep the server from everybody else.
@@ -119,12 +120,12 @@ impl Consumer {
     }
 
     async fn query<T: FromRedisValue>(&self, query: &Cmd, effect: Effect) -> Result<T, Failure> {
-        converted(self.connection.command(query, effect).await?)
+        converted(self.connection.command(query, effect).await?, Effect::Write)
     }
 
     async fn call<T: FromRedisValue>(&self, script: &Script, call: &Cmd) -> Result<T, Failure> {
         let answer = self.connection.call(script, call, Effect::Write);
-        converted(answer.await?)
+        converted(answer.await?, Effect::Write)
     }
 
     /// Fixes where the group begins, unless it is known; answers the last entry that it was given.
@@ -186,7 +187,7 @@ impl Consumer {
         read.arg("BLOCK").arg(milliseconds(wait));
         read.arg("STREAMS").arg(&*self.stream).arg(">");
         let read = connection.command(&read, Effect::Write).await?;
-        let streams: Option<Vec<(String, Vec<Value>)>> = converted(read)?;
+        let streams: Option<Vec<(String, Vec<Value>)>> = converted(read, Effect::Write)?;
         let streams = streams.unwrap_or_default().into_iter();
         let entries = streams.flat_map(|(_, entries)| entries).map(Entry::parse);
         entries.filter_map(Result::transpose).collect()

@@ -17,9 +17,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use bytes::Bytes;
-use redis::{FromRedisValue, RedisWrite, ToRedisArgs, Value, from_redis_value};
+use redis::{RedisWrite, ToRedisArgs, Value};
 use serde::Deserialize;
 
+use super::super::answer::{converted, not_understood};
 use super::super::error::{Effect, Failure};
 
 /// The payload.
@@ -36,20 +37,9 @@ pub(super) fn fields<'a>(key: &'a str, payload: &'a [u8]) -> [&'a [u8]; 4] {
     [DATA, payload, KEY, key.as_bytes()]
 }
 
-/// An answer, or a part of one, as what it has to be.
-pub(super) fn converted<T: FromRedisValue>(value: Value) -> Result<T, Failure> {
-    from_redis_value(value).map_err(|error| not_understood(error.to_string()))
-}
-
-fn not_understood(answer: String) -> Failure {
-    // What was asked for has been done.
-    let effect = Effect::Write;
-    Failure::Answer { answer, effect }
-}
-
 /// The place of an entry in its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub(super) struct EntryId {
+pub(in crate::redis) struct EntryId {
     /// Milliseconds since 1970, by the server's clock.
     milliseconds: u64,
     /// Keeps those of a millisecond apart.
@@ -66,14 +56,19 @@ impl FromStr for EntryId {
     type Err = Failure;
 
     fn from_str(text: &str) -> Result<Self, Failure> {
+        let number = |part: &str| match part.starts_with('+') {
+            true => None,
+            false => part.parse().ok(),
+        };
         let parse = || {
             let (milliseconds, sequence) = text.split_once('-')?;
             Some(Self {
-                milliseconds: milliseconds.parse().ok()?,
-                sequence: sequence.parse().ok()?,
+                milliseconds: number(milliseconds)?,
+                sequence: number(sequence)?,
             })
         };
-        parse().ok_or_else(|| not_understood(format!("{text:?} is no id of an entry")))
+        let found = format!("{text:?} is no id of an entry");
+        parse().ok_or_else(|| not_understood(&found, Effect::Write))
     }
 }
 
@@ -98,7 +93,7 @@ impl Entry {
     /// `None` for a pending entry that is not in the stream any more: Redis before 7.0 answers it without
     /// fields.
     pub(super) fn parse(value: Value) -> Result<Option<Self>, Failure> {
-        let entry: Option<(String, Option<Vec<Vec<u8>>>)> = converted(value)?;
+        let entry: Option<(String, Option<Vec<Vec<u8>>>)> = converted(value, Effect::Write)?;
         let Some((id, Some(fields))) = entry else {
             return Ok(None);
         };
@@ -169,7 +164,19 @@ mod tests {
         let parsed = ids.map(|id| id.parse::<EntryId>().expect("an id"));
         assert!(parsed.is_sorted());
         assert_eq!(parsed.map(|id| id.to_string()), ids);
-        for text in ["", "1", "1-", "-1", "1-x", "1-2-3"] {
+        for text in [
+            "",
+            "1",
+            "-",
+            "1-",
+            "-1",
+            "1-x",
+            "1-2-3",
+            "+1-2",
+            "(1-2",
+            "1 -2",
+            "18446744073709551616-0",
+        ] {
             assert!(text.parse::<EntryId>().is_err(), "{text}");
         }
     }

@@ -9,7 +9,7 @@ use crate::layer::{CircuitBreaker, GuardedNotifier, Policy, RetryPolicy};
 use crate::memory::MemoryNotifier;
 use crate::ports::{Answer, Clock, Delivery, ErrorKind, EventHandler, Group, Notifier, Topic};
 #[cfg(feature = "mock")]
-use crate::ports::{PortError, Retry};
+use crate::ports::{CapabilitySet, ETag, PortError, Retry};
 
 struct Consumer {
     f: Fixture,
@@ -264,4 +264,30 @@ async fn an_outage_of_the_store_is_waited_for_and_a_mark_that_it_refuses_is_not(
         assert_eq!(c.hear(completed.clone()).await, answer, "{kind}");
     }
     assert!(c.notifier.received().is_empty());
+}
+
+#[cfg(feature = "mock")]
+#[tokio::test]
+async fn an_event_whose_mark_is_refused_is_notified_once_and_marked_later() {
+    let mut c = consumer();
+    let completed = c.complete().await.remove(1);
+    let mut store = crate::ports::MockStateStore::new();
+    let none = CapabilitySet::of(&[]);
+    store.expect_capabilities().times(3).return_const(none);
+    store.expect_get().times(1).returning(|_| Ok(None));
+    let mut puts = 0;
+    store.expect_put().times(3).returning(move |_, _, _| {
+        puts += 1;
+        match puts {
+            3 => Ok(Some(ETag::new("1"))),
+            _ => Err(PortError::new(ErrorKind::Throttled, "test", "put")),
+        }
+    });
+    let mut notifier = crate::ports::MockNotifier::new();
+    notifier.expect_notify().times(1).returning(|_| Ok(()));
+    c.handler = CompletionNotifier::new(Group::new("g"), Arc::new(store), Arc::new(notifier));
+    let postponed = Answer::Postpone(Duration::from_secs(5));
+    for answer in [postponed.clone(), postponed, Answer::Ack] {
+        assert_eq!(c.hear(completed.clone()).await, answer);
+    }
 }

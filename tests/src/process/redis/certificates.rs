@@ -61,7 +61,9 @@ impl Certificates {
         self.folder.join("server.pem")
     }
 
-    pub(in crate::process) fn server_key(&self) -> PathBuf {
+    /// The private key of the server's certificate.
+    #[must_use]
+    pub fn server_key(&self) -> PathBuf {
         self.folder.join("server.key")
     }
 }

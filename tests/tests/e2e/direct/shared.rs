@@ -95,6 +95,38 @@ async fn a_full_redis_drains_when_the_bus_is_back_and_is_read_all_the_while() {
 }
 
 #[tokio::test]
+async fn what_a_full_redis_cannot_mark_is_notified_once_and_marked_when_there_is_room() {
+    let world = World::start().await;
+    let arguments = ["--redelivery-longest-pause-ms", "200", "--log", "debug"];
+    let server = world.serve(&arguments).await;
+    let (id, _) = create(&server, "completed before").await;
+    until("it is published", async || {
+        (waiting(&world).await == 0).then_some(())
+    })
+    .await;
+    world.kafka.pause();
+    let done = format!("/tasks/{id}/status?status=completed");
+    assert_eq!(server.send("PUT", &done, &[], "").await.status, 200);
+    is_full(&world, true).await;
+    world.kafka.resume();
+    until("the mark is refused again and again", async || {
+        let log = server.log();
+        (log.matches("notification failed").count() >= 5).then_some(())
+    })
+    .await;
+    is_full(&world, false).await;
+    until("it is marked", async || {
+        let marks: Vec<String> = ask(&world, &["KEYS", "task-api:state:seen:*"]).await;
+        (marks.len() == 1).then_some(())
+    })
+    .await;
+    let log = server.log();
+    let sent = format!("Notification sent for task {id}");
+    assert_eq!(log.matches(&sent).count(), 1, "{log}");
+    assert_eq!(world.receiver.notified(), [id]);
+}
+
+#[tokio::test]
 async fn a_redis_that_may_lose_data_is_used_with_a_warning_of_each_kind() {
     let mut world = World::start().await;
     world.redis = RedisServer::start_with(RedisOptions {

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use adapters_direct::kafka::KafkaEventBus;
 use async_trait::async_trait;
-use task_core::ports::{Answer, Delivery, EventBus, EventHandler};
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
+use task_core::ports::{Answer, Delivery, ErrorKind, EventBus, EventHandler};
 use task_tests::process::KafkaBroker;
 use task_tests::wait::until;
 use tokio::sync::{Semaphore, mpsc};
@@ -278,4 +280,45 @@ async fn a_member_that_crashes_is_replaced_and_nothing_is_lost() {
     let expected: Vec<String> = (0..10).map(|n| n.to_string()).collect();
     assert_eq!(all, expected);
     next.unwrap().stop().await;
+}
+
+#[tokio::test]
+async fn a_group_that_somebody_shares_by_another_strategy_is_refused_with_advice() {
+    let broker = KafkaBroker::shared().await;
+    for topic in ["minds", "minds.dead"] {
+        broker.create_topic(topic, 3).await;
+    }
+    let ours = subscription("minds", "g");
+    let theirs: StreamConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("group.id", ours.group.as_str())
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .create()
+        .unwrap();
+    theirs.subscribe(&["minds"]).unwrap();
+    let reading = async {
+        loop {
+            theirs.recv().await.unwrap();
+        }
+    };
+    let refused = async {
+        until("the other one has joined", async || {
+            (theirs.assignment().ok()?.count() == 3).then_some(())
+        })
+        .await;
+        let (handler, _heard) = telling(|_| Answer::Ack);
+        let refused = bus(broker).subscribe(ours, handler).await;
+        refused.map(drop).expect_err("they share otherwise")
+    };
+    let error = tokio::select! {
+        error = refused => error,
+        () = reading => unreachable!("it reads for ever"),
+    };
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    let message = error.to_string();
+    let advice = "set its partition.assignment.strategy to range";
+    assert!(
+        message.contains("InconsistentGroupProtocol: ") && message.contains(advice),
+        "{message}"
+    );
 }

@@ -86,7 +86,7 @@ async fn a_missing_topic_is_made_as_stated_or_named_with_the_reason() {
                 replication: 2,
             },
             ErrorKind::Invalid,
-            "the brokers cannot make such a topic",
+            "InvalidReplicationFactor: the brokers cannot make such a topic",
         ),
     ] {
         config.missing_topics = missing_topics;

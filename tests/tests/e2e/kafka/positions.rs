@@ -2,24 +2,37 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use adapters_direct::kafka::{KafkaEventBus, Predecessor};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
-use task_core::ports::{Answer, EventBus, Group, StartAt, Subscription};
+use task_core::ports::{
+    Answer, Clock as _, ErrorKind, EventBus, Group, StartAt, Subscription, SystemClock,
+};
 use task_tests::process::{KafkaBroker, Python};
+use task_tests::wait::until;
 
-use super::{PATIENCE, bus, subscription, telling};
+use super::{PATIENCE, bus, config, subscription, telling};
 
 /// Puts a message into one partition.
 async fn produce(broker: &KafkaBroker, topic: &str, partition: i32, payload: &str) {
+    publish(
+        broker,
+        FutureRecord::to(topic)
+            .partition(partition)
+            .payload(payload),
+    )
+    .await;
+}
+
+async fn publish(broker: &KafkaBroker, record: FutureRecord<'_, str, str>) {
     let producer: FutureProducer = ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap())
         .create()
         .unwrap();
-    let record = FutureRecord::to(topic).key("k").payload(payload);
-    let sent = producer.send(record.partition(partition), PATIENCE).await;
-    sent.unwrap();
+    producer.send(record.key("k"), PATIENCE).await.unwrap();
 }
 
 async fn commit(broker: &KafkaBroker, topic: &str, group: &Group, positions: &[&str]) {
@@ -42,11 +55,19 @@ async fn grow(broker: &KafkaBroker, topic: &str, partitions: usize) {
 
 /// What a group is given until it has read one mark in each partition.
 async fn given(broker: &KafkaBroker, subscription: &Subscription, partitions: i32) -> Vec<String> {
+    given_by(&bus(broker), broker, subscription, partitions).await
+}
+
+async fn given_by(
+    bus: &KafkaEventBus,
+    broker: &KafkaBroker,
+    subscription: &Subscription,
+    partitions: i32,
+) -> Vec<String> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let topic = subscription.topic.as_str();
     let mark = format!("mark {}", NEXT.fetch_add(1, Ordering::Relaxed));
     let (handler, mut heard) = telling(|_| Answer::Ack);
-    let bus = bus(broker);
     let running = bus.subscribe(subscription.clone(), handler).await.unwrap();
     for partition in 0..partitions {
         produce(broker, topic, partition, &mark).await;
@@ -94,6 +115,68 @@ async fn the_group_of_somebody_else_goes_on_where_it_stands_and_repeats_no_histo
         ..beside
     };
     assert_eq!(given(broker, &beside, 3).await, ["0 unread"]);
+}
+
+#[tokio::test]
+async fn what_a_stopped_group_has_left_is_heard_and_one_that_runs_or_never_was_is_refused() {
+    let broker = KafkaBroker::shared().await;
+    for topic in ["left", "left.dead"] {
+        broker.create_topic(topic, 4).await;
+    }
+    let heir = |group: &str, other: &str| Subscription {
+        start: StartAt::Group(Group::new(format!("left.{other}"))),
+        ..subscription("left", group)
+    };
+    let mut strict = config(broker);
+    strict.predecessor = Predecessor::Stopped;
+    let strict = KafkaEventBus::open(strict).unwrap();
+    let refused = async |other: &str| {
+        let (handler, _heard) = telling(|_| Answer::Ack);
+        let refused = strict.subscribe(heir("refused", other), handler).await;
+        refused.map(drop).expect_err("no such predecessor")
+    };
+    let error = refused("nobody").await;
+    assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
+    let reason = "group left.nobody has no position in topic left";
+    assert!(error.to_string().contains(reason), "{error}");
+
+    // It has read one event of partition 0. What came elsewhere before it began is history.
+    let hour_ago = SystemClock.now().unix_micros() / 1000 - 3_600_000;
+    let history = FutureRecord::to("left").partition(1).payload("1 history");
+    publish(broker, history.timestamp(hour_ago)).await;
+    produce(broker, "left", 0, "0 read").await;
+    commit(broker, "left", &Group::new("left.python"), &["0=1"]).await;
+    for (partition, name) in [(0, "0 left"), (1, "1 left"), (2, "2 left")] {
+        produce(broker, "left", partition, name).await;
+    }
+    let running: StreamConsumer = ClientConfig::new()
+        .set("bootstrap.servers", broker.bootstrap())
+        .set("group.id", "left.python")
+        .set("enable.auto.commit", "false")
+        .create()
+        .unwrap();
+    running.subscribe(&["left"]).unwrap();
+    until("it has joined", async || {
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(50), running.recv()).await;
+        (running.assignment().ok()?.count() == 4).then_some(())
+    })
+    .await;
+    let error = refused("python").await;
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    let reason = "group left.python has members, 1 of them";
+    assert!(error.to_string().contains(reason), "{error}");
+    drop(running);
+    let expected = ["0 left", "1 left", "2 left"];
+    let heard = given_by(&strict, broker, &heir("heir", "python"), 4).await;
+    assert_eq!(heard, expected);
+    // It is known by now, and needs nobody any more.
+    let heard = given_by(&strict, broker, &heir("heir", "nobody"), 4).await;
+    assert_eq!(heard, [""; 0]);
+
+    let everywhere = ["0=1", "1=2", "2=1", "3=0"];
+    commit(broker, "left", &Group::new("left.everywhere"), &everywhere).await;
+    let heard = given_by(&strict, broker, &heir("heir-2", "everywhere"), 4).await;
+    assert_eq!(heard, ["0 left"]);
 }
 
 #[tokio::test]

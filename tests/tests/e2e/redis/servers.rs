@@ -4,9 +4,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use adapters_direct::redis::{
-    ClientCertificate, OpenError, Password, Redis, RedisConfig, RedisLayout,
-};
+use adapters_direct::ClientCertificate;
+use adapters_direct::redis::{OpenError, Password, Redis, RedisConfig, RedisLayout};
 use async_trait::async_trait;
 use task_core::ports::{
     ErrorKind, PortError, Secret, SecretName, SecretStore, StateStore, WriteMode,

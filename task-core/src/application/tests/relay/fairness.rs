@@ -11,7 +11,7 @@ use super::scene::{SECOND, Scene, numbers};
 #[tokio::test(start_paused = true)]
 async fn after_an_outage_all_events_are_published_soon_and_in_order() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("");
+    s.bus.refuse("");
     for n in 0..200 {
         for key in 0..500 {
             s.commit(&format!("k{key}."), n).await;
@@ -19,7 +19,7 @@ async fn after_an_outage_all_events_are_published_soon_and_in_order() {
     }
     let relay = s.relay().start();
     sleep(20 * SECOND).await;
-    *s.bus.refuses.lock().unwrap() = None;
+    s.bus.refuse_nothing();
     s.until_pending(0, 12 * SECOND).await;
     for key in 0..500 {
         assert_eq!(s.bus.payloads(&format!("k{key}.")), numbers(0..200));
@@ -47,7 +47,7 @@ async fn a_key_with_very_many_events_is_read_about_once() {
 #[tokio::test(start_paused = true)]
 async fn a_slow_key_with_very_many_events_does_not_hide_a_key_that_recovers_behind_them() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("ill");
+    s.bus.refuse("ill");
     *s.bus.slow.lock().unwrap() = Some(("hot", Duration::from_millis(4)));
     for n in 0..20_000 {
         s.commit("hot", n).await;
@@ -57,7 +57,7 @@ async fn a_slow_key_with_very_many_events_does_not_hide_a_key_that_recovers_behi
     }
     let relay = s.relay().start();
     sleep(2 * SECOND).await;
-    *s.bus.refuses.lock().unwrap() = None;
+    s.bus.refuse_nothing();
     let recovered = async {
         while s.bus.payloads("ill").len() < 300 {
             sleep(SECOND / 10).await;
@@ -74,7 +74,7 @@ async fn a_slow_key_with_very_many_events_does_not_hide_a_key_that_recovers_behi
 async fn one_key_that_fails_for_long_is_not_told_of_as_a_bus_that_is_away() {
     let (lines, _guard) = Lines::listen();
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("dead");
+    s.bus.refuse("dead");
     s.commit("dead", 0).await;
     let relay = s.relay().start();
     sleep(600 * SECOND).await;
@@ -89,7 +89,7 @@ async fn one_key_that_fails_for_long_is_not_told_of_as_a_bus_that_is_away() {
 async fn a_relay_that_loses_the_lease_does_not_say_that_the_bus_works_again() {
     let (lines, _guard) = Lines::listen();
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("dead");
+    s.bus.refuse("dead");
     s.commit_keys("dead", 10).await;
     let relay = s.shared(1).start();
     sleep(SECOND / 2).await;
@@ -104,7 +104,7 @@ async fn a_relay_that_loses_the_lease_does_not_say_that_the_bus_works_again() {
         "{told:?}"
     );
     assert!(told.iter().all(|line| line.starts_with("WARN")), "{told:?}");
-    *s.bus.refuses.lock().unwrap() = None;
+    s.bus.refuse_nothing();
     s.store.lease_fails.store(false, SeqCst);
     s.until_pending(0, 5 * SECOND).await;
     relay.stop().await;
@@ -132,7 +132,7 @@ async fn what_comes_while_a_long_key_drains_stays_behind_what_was_there() {
 async fn what_another_replica_commits_does_not_wait_for_a_sweep_past_failing_keys() {
     let one = Scene::new();
     let two = one.replica();
-    *one.bus.refuses.lock().unwrap() = Some("dead");
+    one.bus.refuse("dead");
     one.commit_keys("dead", 5000).await;
     let relay = one.shared(1).start();
     sleep(10 * SECOND).await;
@@ -164,7 +164,7 @@ async fn what_is_committed_while_reading_fails_is_read_as_soon_as_it_works() {
 #[tokio::test(start_paused = true)]
 async fn what_comes_when_a_key_recovers_stays_behind_what_was_let_go_of() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("d");
+    s.bus.refuse("d");
     for n in 0..900 {
         s.commit("dead", n).await;
     }
@@ -175,7 +175,7 @@ async fn what_comes_when_a_key_recovers_stays_behind_what_was_let_go_of() {
     while !s.bus.refused.lock().unwrap().contains("doomed") {
         sleep(Duration::from_millis(1)).await;
     }
-    *s.bus.refuses.lock().unwrap() = Some("dead");
+    s.bus.refuse("dead");
     // Nothing new is read of it before it works again.
     while s.bus.payloads("doomed").is_empty() {
         sleep(Duration::from_millis(1)).await;

@@ -197,7 +197,7 @@ pub(super) struct Bus {
     pub(super) attempts: AtomicUsize,
     /// Publications under way of each key.
     running: Mutex<HashSet<String>>,
-    pub(super) refuses: Mutex<Option<&'static str>>,
+    refuses: Mutex<Option<Box<str>>>,
     /// The keys that it has refused.
     pub(super) refused: Mutex<HashSet<String>>,
     pub(super) slow: Mutex<Option<(&'static str, Duration)>>,
@@ -211,6 +211,22 @@ pub(super) struct Bus {
 }
 
 impl Bus {
+    /// From now on it refuses the keys that begin so, and no others.
+    pub(super) fn refuse(&self, prefix: &str) {
+        *self.refuses.lock().unwrap() = Some(prefix.into());
+    }
+
+    pub(super) fn refuse_nothing(&self) {
+        *self.refuses.lock().unwrap() = None;
+    }
+
+    fn refuses(&self, key: &str) -> bool {
+        let refuses = self.refuses.lock().unwrap();
+        refuses
+            .as_ref()
+            .is_some_and(|prefix| key.starts_with(&**prefix))
+    }
+
     pub(super) fn accepted(&self) -> Vec<(String, String, Instant)> {
         self.accepted.lock().unwrap().clone()
     }
@@ -278,8 +294,7 @@ impl EventBus for Bus {
         if is_leaderless() {
             return Err(PortError::new(ErrorKind::Timeout, "bus", "publish"));
         }
-        let refuses = *self.refuses.lock().unwrap();
-        if refuses.is_some_and(|prefix| event.key.starts_with(prefix)) || self.is_unlucky() {
+        if self.refuses(&event.key) || self.is_unlucky() {
             self.refused.lock().unwrap().insert(event.key.to_string());
             return Err(PortError::new(ErrorKind::Unavailable, "bus", "publish"));
         }

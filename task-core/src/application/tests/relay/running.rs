@@ -11,7 +11,7 @@ use super::scene::{SECOND, Scene, numbers};
 #[tokio::test(start_paused = true)]
 async fn a_healthy_key_behind_any_number_of_failing_ones_is_reached() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("dead");
+    s.bus.refuse("dead");
     s.commit_keys("dead", 5000).await;
     s.commit("good", 1).await;
     let relay = s.relay().start();
@@ -23,7 +23,7 @@ async fn a_healthy_key_behind_any_number_of_failing_ones_is_reached() {
         assert!(took <= Duration::from_millis(110), "{took:?}");
     }
     assert_eq!(s.bus.payloads("good"), numbers(1..10));
-    *s.bus.refuses.lock().unwrap() = None;
+    s.bus.refuse_nothing();
     s.until_pending(0, 20 * SECOND).await;
     relay.stop().await;
 }
@@ -31,7 +31,7 @@ async fn a_healthy_key_behind_any_number_of_failing_ones_is_reached() {
 #[tokio::test(start_paused = true)]
 async fn one_failing_key_adds_no_pause_for_the_others() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("dead");
+    s.bus.refuse("dead");
     s.commit("dead", 0).await;
     let relay = s.relay().start();
     sleep(20 * SECOND).await;
@@ -49,7 +49,7 @@ async fn one_failing_key_adds_no_pause_for_the_others() {
 #[tokio::test(start_paused = true)]
 async fn keys_whose_failures_take_long_leave_room_for_the_others() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("dead");
+    s.bus.refuse("dead");
     *s.bus.slow.lock().unwrap() = Some(("dead", SECOND));
     s.commit_keys("dead", 1000).await;
     let relay = s.relay().start();
@@ -65,7 +65,7 @@ async fn keys_whose_failures_take_long_leave_room_for_the_others() {
 #[tokio::test(start_paused = true)]
 async fn a_hot_failing_key_with_many_events_fills_neither_the_hand_nor_the_way() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("hot");
+    s.bus.refuse("hot");
     for n in 0..10_000 {
         s.commit("hot", n).await;
     }
@@ -73,7 +73,7 @@ async fn a_hot_failing_key_with_many_events_fills_neither_the_hand_nor_the_way()
     let relay = s.relay().start();
     s.until_pending(10_000, 10 * SECOND).await;
     assert!(s.store.most_live() <= 1024, "{}", s.store.most_live());
-    *s.bus.refuses.lock().unwrap() = None;
+    s.bus.refuse_nothing();
     s.until_pending(0, 60 * SECOND).await;
     assert_eq!(s.bus.payloads("hot"), numbers(0..10_000));
     relay.stop().await;
@@ -145,7 +145,7 @@ async fn events_whose_settlement_fails_are_settled_later_and_published_once() {
 #[tokio::test(start_paused = true)]
 async fn a_bus_that_is_away_costs_few_reads_and_little_memory_however_full_the_outbox_is() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("");
+    s.bus.refuse("");
     s.commit_keys("k", 100_000).await;
     let relay = s.relay().start();
     sleep(60 * SECOND).await;
@@ -155,7 +155,7 @@ async fn a_bus_that_is_away_costs_few_reads_and_little_memory_however_full_the_o
     assert!(live <= 1024 + 256 + 64, "{live} events in memory");
     let attempts = s.bus.attempts.load(SeqCst);
     assert!(attempts <= 60 * 2_800, "{attempts} attempts in 60 s");
-    *s.bus.refuses.lock().unwrap() = None;
+    s.bus.refuse_nothing();
     s.until_pending(0, 30 * SECOND).await;
     assert_eq!(s.bus.accepted().len(), 100_000);
     relay.stop().await;
@@ -181,7 +181,7 @@ async fn the_lease_is_kept_while_publications_are_slow() {
 async fn a_relay_that_loses_the_lease_begins_nothing_and_forgets_what_is_in_hand() {
     let one = Scene::new();
     let two = one.replica();
-    *one.bus.refuses.lock().unwrap() = Some("dead");
+    one.bus.refuse("dead");
     *one.bus.slow.lock().unwrap() = Some(("slow", SECOND));
     one.commit_keys("dead", 10).await;
     for n in 0..300 {
@@ -194,7 +194,7 @@ async fn a_relay_that_loses_the_lease_begins_nothing_and_forgets_what_is_in_hand
     sleep(3 * SECOND).await;
     let attempts = one.bus.attempts.load(SeqCst);
     one.commit_keys("good", 10).await;
-    *one.bus.refuses.lock().unwrap() = None;
+    one.bus.refuse_nothing();
     two.until_pending(0, 20 * SECOND).await;
     assert_eq!(two.bus.payloads("dead").len(), 10);
     assert_eq!(two.bus.payloads("good").len(), 10);
@@ -292,13 +292,13 @@ async fn a_stopped_relay_gives_up_in_time_and_settles_what_was_accepted() {
 #[tokio::test(start_paused = true)]
 async fn a_stopped_relay_tries_a_pausing_key_once_more_and_gives_the_lease_up() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("dead");
+    s.bus.refuse("dead");
     for n in 0..10 {
         s.commit("dead", n).await;
     }
     let relay = s.shared(1).start();
     sleep(60 * SECOND).await;
-    *s.bus.refuses.lock().unwrap() = None;
+    s.bus.refuse_nothing();
     let began = Instant::now();
     relay.stop().await;
     assert!(began.elapsed() <= SECOND, "{:?}", began.elapsed());
@@ -313,7 +313,7 @@ async fn a_stopped_relay_tries_a_pausing_key_once_more_and_gives_the_lease_up() 
 async fn a_failure_that_lasts_has_few_lines_and_one_when_it_is_over() {
     let (lines, _guard) = Lines::listen();
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("");
+    s.bus.refuse("");
     s.commit_keys("k", 3000).await;
     let relay = s.relay().start();
     sleep(20 * SECOND).await;
@@ -327,7 +327,7 @@ async fn a_failure_that_lasts_has_few_lines_and_one_when_it_is_over() {
     let waiting = later[3].split("waiting=").nth(1).unwrap();
     let waiting: usize = waiting.split(' ').next().unwrap().parse().unwrap();
     assert!((2500..=3500).contains(&waiting), "{waiting}");
-    *s.bus.refuses.lock().unwrap() = None;
+    s.bus.refuse_nothing();
     s.until_pending(0, 30 * SECOND).await;
     sleep(60 * SECOND).await;
     let all = lines.all();

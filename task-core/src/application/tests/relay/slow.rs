@@ -87,14 +87,14 @@ async fn new_keys_that_fail_slowly_delay_no_others_whatever_their_share() {
 #[tokio::test(start_paused = true)]
 async fn every_forgotten_key_has_its_turn_however_many_fail_slowly_before_it() {
     let s = Scene::new();
-    *s.bus.refuses.lock().unwrap() = Some("dead");
+    s.bus.refuse("dead");
     *s.bus.slow.lock().unwrap() = Some(("dead", SECOND));
     s.commit_keys("dead.for.ever", 3000).await;
     s.commit_keys("dead.till.later", 10).await;
     let relay = s.relay().start();
     sleep(120 * SECOND).await;
     assert!(s.bus.attempts.load(SeqCst) >= 3010, "all were tried");
-    *s.bus.refuses.lock().unwrap() = Some("dead.for");
+    s.bus.refuse("dead.for");
     s.until_pending(3000, 600 * SECOND).await;
     relay.stop().await;
 }
