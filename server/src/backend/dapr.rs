@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use adapters_dapr::{
     ConfigError, DaprEventBus, DaprNotifier, DaprStateStore, EventBusOptions, Events, NewGroups,
-    Sidecar, SidecarConfig, SidecarOptions, StateStoreOptions, callbacks,
+    Sidecar, SidecarConfig, SidecarOptions, StateStoreOptions, TraceParent, callbacks,
 };
 use task_core::layer::{GuardedEventBus, GuardedStateStore};
 use task_core::ports::{Group, PortError};
@@ -14,6 +14,7 @@ use super::waiting::{Missed, Needed, Patience};
 use super::{Backend, Consumer, Hears, Parting, Replicas, guards, notifier};
 use crate::app::StartError;
 use crate::config::{Config, Conflict};
+use crate::trace;
 
 const BACKEND: &str = "dapr";
 
@@ -52,7 +53,11 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         address: sidecar_config.http_endpoint.clone(),
         key: "DAPR_HTTP_PORT",
     };
-    let options = SidecarOptions::default();
+    let mut options = SidecarOptions::default();
+    options.trace = || {
+        let call = trace::next_call();
+        TraceParent::new(call.trace_id, call.span_id, call.flags)
+    };
     let call_limit = options.call_timeout + MARGIN;
     let sidecar = Sidecar::new(sidecar_config, options).map_err(refused)?;
     let patience = Patience::new(config.start_timeout);

@@ -17,5 +17,6 @@ mod service_once;
 mod service_python;
 mod service_swap;
 mod service_tokens;
+mod service_trace;
 mod stack;
 mod state_store;

@@ -42,15 +42,17 @@ impl Neighbours {
     /// # Panics
     /// If one of them does not start.
     pub async fn start(resources: impl IntoIterator<Item = impl ToString>) -> Self {
-        Self::start_with(resources, |receiver| receiver.port()).await
+        Self::start_with(resources, "", |receiver| receiver.port()).await
     }
 
-    /// Starts them; the receiver's sidecar calls the port that a function answers for the receiver's address.
+    /// Starts them; the receiver's sidecar calls the port that a function answers for the receiver's address, and ours
+    /// has more lines of [`SidecarOptions::configuration`].
     ///
     /// # Panics
     /// If one of them does not start.
     pub async fn start_with(
         resources: impl IntoIterator<Item = impl ToString>,
+        configuration: &str,
         way: impl FnOnce(SocketAddr) -> u16,
     ) -> Self {
         let names = Names::new();
@@ -63,6 +65,7 @@ impl Neighbours {
             api_token: Some(API_TOKEN.to_owned()),
             app_token: Some(APP_TOKEN.to_owned()),
             arguments: vec!["--enable-api-logging".to_owned()],
+            configuration: configuration.to_owned(),
             ..SidecarOptions::of("task-api", resources)
         };
         let ours = Sidecar::start(ours.beside(port)).await;
