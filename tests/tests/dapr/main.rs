@@ -15,6 +15,7 @@ mod service;
 mod service_faults;
 mod service_once;
 mod service_python;
+mod service_secrets;
 mod service_swap;
 mod service_tokens;
 mod service_trace;
