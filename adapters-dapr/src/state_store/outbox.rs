@@ -423,6 +423,8 @@ impl Listing<'_> {
                 Some(_) => first.push((op, event)),
                 None if journal.is_own(&op) || journal.knows(&op) => {}
                 None if journal.is_closed(&op) => {}
+                // Nobody can tell whether it is settled.
+                None if journal.is_illegible(&op) => first.push((op, event)),
                 // Newer than the last look: the order would be lost. Of a closed journal the next look tells.
                 None => is_held_back = true,
             }

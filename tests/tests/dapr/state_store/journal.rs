@@ -24,7 +24,7 @@ use super::{Stack, etag, event, pending, put, settle_all, task, value};
 
 impl Stack {
     /// What a client of the sidecar reads under a key; empty is missing.
-    async fn raw(&self, name: &str) -> String {
+    pub(super) async fn raw(&self, name: &str) -> String {
         let path = format!("/v1.0/state/statestore/{name}");
         self.sidecar.send("GET", &path, &[], "").await.text()
     }
