@@ -295,6 +295,11 @@ impl Journal {
         self.state().index.seen(op, is_seen);
     }
 
+    /// Notes that an event was listed, so that later ones of its record may be.
+    pub(super) fn listed(&self, op: &Op) {
+        self.state().index.listed(op);
+    }
+
     /// Notes that a record gets another form once its events are settled.
     pub(super) fn rests(&self, op: &Op) {
         self.state().index.rests(op);
