@@ -162,11 +162,7 @@ impl DaprEventBus {
     /// `NotFound` if it has no such component, and what [`Sidecar::metadata`] answers.
     pub async fn open(sidecar: &Sidecar, options: EventBusOptions) -> Result<Self, PortError> {
         let metadata = sidecar.metadata().await?;
-        let pubsub = &sidecar.config().components.pubsub;
-        let Some(component) = metadata.component(pubsub) else {
-            let missing = format!("the sidecar has no pub/sub component {pubsub:?}");
-            return Err(Failure::Missing(missing).into_port("open"));
-        };
+        let component = metadata.needed(&sidecar.config().components.pubsub)?;
         Ok(Self::assembled(
             sidecar,
             &component.kind,

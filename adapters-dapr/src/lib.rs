@@ -26,7 +26,7 @@ mod secret_store;
 mod sidecar;
 mod state_store;
 
-pub use callback::{CALLBACK_PATHS, callbacks};
+pub use callback::{CALLBACK_PATHS, callbacks, with_app_token};
 pub use config::{
     Components, ConfigError, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, Problem, SidecarConfig, Token,
 };

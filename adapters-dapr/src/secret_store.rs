@@ -14,11 +14,14 @@ use std::collections::HashMap;
 
 use async_trait::async_trait;
 use dapr::dapr::proto::runtime::v1::GetSecretRequest;
-use task_core::ports::{PortError, Secret, SecretName, SecretStore};
+use task_core::ports::{ErrorKind, PortError, Secret, SecretName, SecretStore};
 use tonic::{Code, Status};
 
-use crate::error::{Effect, Failure};
+use crate::error::{BACKEND, Effect, Failure};
 use crate::sidecar::{Grpc, Sidecar};
+
+/// How the types of Dapr's secret stores begin.
+const KIND: &str = "secretstores.";
 
 /// A [`SecretStore`] of the sidecar's; every call asks it anew. A clone shares its connections.
 #[derive(Debug, Clone)]
@@ -27,10 +30,21 @@ pub struct DaprSecretStore {
 }
 
 impl DaprSecretStore {
-    /// The secret store that the sidecar's configuration names.
-    #[must_use]
-    pub fn new(sidecar: Sidecar) -> Self {
-        Self { sidecar }
+    /// Opens the secret store that the sidecar's configuration names; no secret is read.
+    ///
+    /// # Errors
+    /// `NotFound` without the component, `Invalid` if it is of another kind; otherwise as
+    /// [`Sidecar::metadata`].
+    pub async fn open(sidecar: &Sidecar) -> Result<Self, PortError> {
+        let metadata = sidecar.metadata().await?;
+        let component = metadata.needed(&sidecar.config().components.secret_store)?;
+        if !component.kind.starts_with(KIND) {
+            let context = format!("the component {component} is no store of secrets");
+            let error = PortError::new(ErrorKind::Invalid, BACKEND, "open");
+            return Err(error.context(context));
+        }
+        let sidecar = sidecar.clone();
+        Ok(Self { sidecar })
     }
 
     async fn read(&self, name: &SecretName) -> Result<Secret, Failure> {

@@ -172,11 +172,7 @@ impl DaprStateStore {
     /// a put.
     pub async fn open(sidecar: &Sidecar, options: StateStoreOptions) -> Result<Self, PortError> {
         let metadata = sidecar.metadata().await?;
-        let name = &sidecar.config().components.state_store;
-        let component = metadata.component(name).ok_or_else(|| {
-            PortError::new(ErrorKind::NotFound, BACKEND, "open")
-                .context(format!("the sidecar has no component {name:?}"))
-        })?;
+        let component = metadata.needed(&sidecar.config().components.state_store)?;
         let calls = Calls::new(sidecar);
         let abilities = probe::probe(&calls, component, &*options.entropy).await?;
         let is_volatile = component.kind == VOLATILE;

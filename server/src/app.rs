@@ -62,6 +62,12 @@ pub enum StartError {
         /// Why the last attempt failed, if it ended.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
+    /// The store that the key `secrets` names cannot be used.
+    #[error("cannot open the store of secrets")]
+    Secrets {
+        /// Why.
+        source: PortError,
+    },
     /// A secret that the configuration names cannot be read.
     #[error("cannot read the secret that {key} names")]
     Secret {
@@ -94,6 +100,9 @@ impl StartError {
             Self::Backend { advice, .. } => Some(advice),
             Self::Missing { .. } => {
                 Some("start it, correct the key, or wait longer with --start-timeout-ms")
+            }
+            Self::Secrets { .. } => {
+                Some("check the key secrets, and the components that the sidecar has loaded")
             }
             Self::Secret { .. } => {
                 Some("check the key, and the store that the key secrets chooses")

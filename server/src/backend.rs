@@ -5,10 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use futures_util::future::BoxFuture;
+#[cfg(feature = "dapr")]
+use task_core::ports::SecretStore;
 use task_core::ports::{EventBus, Group, Notifier, PortError, StateStore};
 
 use crate::app::StartError;
-use crate::config::{self, Config, Conflict};
+use crate::config::{self, Config, Conflict, SecretSource};
 use crate::http::Inbox;
 
 #[cfg(feature = "dapr")]
@@ -127,6 +129,23 @@ pub enum Replicas {
     },
 }
 
+/// What a build without Dapr says to the secrets of a sidecar.
+pub(crate) const NO_SIDECAR_SECRETS: StartError = StartError::NotCompiledIn {
+    what: "secrets of a Dapr sidecar",
+    feature: "dapr",
+};
+
+/// The store of secrets in the sidecar that the configuration names, once it is there.
+///
+/// # Errors
+/// It does not come, or has no such component.
+#[cfg(feature = "dapr")]
+pub(crate) async fn secrets_of_sidecar(
+    config: &Config,
+) -> Result<Arc<dyn SecretStore>, StartError> {
+    dapr::secrets(config).await
+}
+
 /// Says whether this build has what the configuration asks for.
 ///
 /// # Errors
@@ -135,6 +154,9 @@ pub fn check(config: &Config) -> Result<(), StartError> {
     let lacks = |what, feature| Err(StartError::NotCompiledIn { what, feature });
     if config.notification_url.is_some() && cfg!(not(feature = "http")) {
         return lacks("notification_url", "http");
+    }
+    if matches!(config.secrets, SecretSource::Sidecar(_)) && cfg!(not(feature = "dapr")) {
+        return Err(NO_SIDECAR_SECRETS);
     }
     match config.backend {
         config::Backend::Embedded if cfg!(not(feature = "embedded")) => {
@@ -163,16 +185,49 @@ fn check_direct(_: &Config) -> Result<(), StartError> {
     })
 }
 
+/// Lets only a sidecar that shows the app token through to a router's routes, if the environment has one.
+///
+/// # Errors
+/// This build cannot ask for a token, or the sidecar's variables are wrong.
+#[cfg(feature = "dapr")]
+pub(crate) fn with_app_token(router: Router, config: &Config) -> Result<Router, StartError> {
+    dapr::with_app_token(router, config)
+}
+
+/// Lets everybody through, unless the environment has an app token.
+///
+/// # Errors
+/// It has one: then who cannot ask for it must not listen.
+#[cfg(not(feature = "dapr"))]
+pub(crate) fn with_app_token(router: Router, config: &Config) -> Result<Router, StartError> {
+    match config.sidecar_variables.has_app_token() {
+        false => Ok(router),
+        true => Err(StartError::NotCompiledIn {
+            what: "the app token of a Dapr sidecar",
+            feature: "dapr",
+        }),
+    }
+}
+
 /// What the adapters of the configured backend refuse, as far as this build has them.
 #[must_use]
 pub fn conflicts(config: &Config) -> Vec<Conflict> {
-    match config.backend {
+    let of_backend = match config.backend {
         #[cfg(all(feature = "redis", feature = "http"))]
         config::Backend::Direct => direct::conflicts(config),
-        #[cfg(feature = "dapr")]
-        config::Backend::Dapr => dapr::conflicts(config),
         _ => Vec::new(),
-    }
+    };
+    of_backend.into_iter().chain(of_sidecar(config)).collect()
+}
+
+#[cfg(feature = "dapr")]
+fn of_sidecar(config: &Config) -> Vec<Conflict> {
+    dapr::conflicts(config)
+}
+
+#[cfg(not(feature = "dapr"))]
+fn of_sidecar(_: &Config) -> Vec<Conflict> {
+    Vec::new()
 }
 
 /// Opens the backend that the configuration names.

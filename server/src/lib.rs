@@ -14,3 +14,4 @@ pub mod notification_service;
 pub mod secrets;
 pub mod shutdown;
 pub mod telemetry;
+pub mod trace;

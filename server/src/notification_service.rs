@@ -1,4 +1,6 @@
 //! A small real receiver of notifications: it prints each one and shows the latest.
+//!
+//! Beside a sidecar that shows an app token (`APP_API_TOKEN`), it takes notifications from that sidecar alone.
 
 use std::collections::{HashSet, VecDeque};
 use std::io::Write;
@@ -15,7 +17,9 @@ use serde_json::value::RawValue;
 use task_core::domain::{FieldError, IdempotencyKey};
 use task_core::ports::{Clock, PortError, SystemClock};
 
-use crate::config::Limits;
+use crate::app::StartError;
+use crate::backend;
+use crate::config::{Config, Limits};
 use crate::http::notifications::MAX_LISTED;
 use crate::http::{self, Gate, Inbox, JsonText, Problem, Received, ReceivedNotification};
 
@@ -47,22 +51,27 @@ struct Accepted {
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
 /// The routes of the notification service behind their limits.
-#[must_use]
-pub fn gate(limits: &Limits) -> Gate {
+///
+/// # Errors
+/// There is an app token, and this build cannot ask for one, or it is none.
+pub fn gate(config: &Config) -> Result<Gate, StartError> {
     let limits = Limits {
-        max_body_bytes: limits.max_body_bytes.min(MAX_BODY_BYTES),
-        ..limits.clone()
+        max_body_bytes: config.limits.max_body_bytes.min(MAX_BODY_BYTES),
+        ..config.limits.clone()
     };
-    Gate::new(router(Arc::new(Receiver::default())), &limits)
+    Ok(Gate::new(router(config)?, &limits))
 }
 
-fn router(receiver: Arc<Receiver>) -> Router {
-    let router = Router::new()
-        .route("/notify", post(notify))
+fn router(config: &Config) -> Result<Router, StartError> {
+    let receiver = Arc::new(Receiver::default());
+    let notified = Router::new().route("/notify", post(notify));
+    let notified = notified.with_state(Arc::clone(&receiver));
+    let for_people = Router::new()
         .route("/notifications", get(list))
         .route("/health", get(http::health::health))
         .with_state(receiver);
-    http::with_fallbacks(router)
+    let router = for_people.merge(backend::with_app_token(notified, config)?);
+    Ok(http::with_fallbacks(router))
 }
 
 async fn notify(
@@ -164,7 +173,6 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::config::Config;
 
     async fn send(gate: &Gate, request: &str, key: Option<&str>, body: &str) -> (u16, Value) {
         let (method, path) = request.split_once(' ').expect("a method and a path");
@@ -182,7 +190,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_repeated_key_is_accepted_and_counted_once() {
-        let gate = gate(&Config::defaults().limits);
+        let gate = gate(&Config::defaults()).expect("no token");
         let body = "{\"message\":\n\"hello\"}";
         for expected in ["received", "duplicate"] {
             let (status, answer) = send(&gate, "POST /notify", Some("k"), body).await;
@@ -198,7 +206,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_no_json_object_is_refused() {
-        let gate = gate(&Config::defaults().limits);
+        let gate = gate(&Config::defaults()).expect("no token");
         assert_eq!(send(&gate, "POST /notify", None, "{").await.0, 400);
         assert_eq!(send(&gate, "POST /notify", None, "[]").await.0, 422);
         assert_eq!(send(&gate, "GET /notify", None, "").await.0, 405);

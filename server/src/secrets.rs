@@ -12,15 +12,26 @@ use task_core::layer::{GuardedSecretStore, Policy, RetryPolicy};
 use task_core::ports::{Secret, SecretName, SecretStore};
 
 use crate::app::StartError;
+use crate::backend;
 use crate::config::{Config, SecretSource};
 
 /// Longest time to read one secret. A healthy disk needs a thousandth of it.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens the store that the configuration chooses; nothing is read yet.
-#[must_use]
-pub fn open(config: &Config) -> Arc<dyn SecretStore> {
+///
+/// # Errors
+/// A sidecar that is to answer does not come, or has no such component.
+#[cfg_attr(
+    not(feature = "dapr"),
+    expect(clippy::unused_async, reason = "a sidecar is waited for")
+)]
+pub async fn open(config: &Config) -> Result<Arc<dyn SecretStore>, StartError> {
     let (store, backend): (Arc<dyn SecretStore>, _) = match &config.secrets {
+        #[cfg(feature = "dapr")]
+        SecretSource::Sidecar(_) => (backend::secrets_of_sidecar(config).await?, "dapr"),
+        #[cfg(not(feature = "dapr"))]
+        SecretSource::Sidecar(_) => return Err(backend::NO_SIDECAR_SECRETS),
         SecretSource::Environment => {
             let variables = config.secret_variables.clone();
             (
@@ -40,7 +51,7 @@ pub fn open(config: &Config) -> Arc<dyn SecretStore> {
         retry: RetryPolicy::NEVER,
         ..Policy::default()
     };
-    Arc::new(GuardedSecretStore::new(store, backend, policy))
+    Ok(Arc::new(GuardedSecretStore::new(store, backend, policy)))
 }
 
 /// Reads the secret that a configuration key names; a key that is not set has none.
@@ -50,7 +61,7 @@ pub fn open(config: &Config) -> Arc<dyn SecretStore> {
 /// use task_core::ports::SecretName;
 /// use task_server::{config::Config, secrets};
 ///
-/// let store = secrets::open(&Config::defaults());
+/// let store = secrets::open(&Config::defaults()).await.unwrap();
 /// let name = SecretName::parse("redis/password").unwrap();
 /// let error = secrets::resolve(&*store, "redis_password_secret", Some(&name)).await.unwrap_err();
 /// assert_eq!(error.to_string(), "cannot read the secret that redis_password_secret names");
@@ -125,10 +136,8 @@ mod tests {
             ),
         ] {
             config.secrets = source;
-            let error = open(&config)
-                .get(&name("a"))
-                .await
-                .expect_err("nothing there");
+            let store = open(&config).await.expect("nothing is read");
+            let error = store.get(&name("a")).await.expect_err("nothing there");
             assert_eq!(error.backend(), backend);
         }
     }

@@ -55,7 +55,7 @@ const BENCHES: [Bench; 12] = [
     ("P3", direct::request_rate),
     ("P4", durable::create_rate),
     ("P5", durable::create_latency),
-    ("P6", dapr::get_and_put),
+    ("P6", dapr::get_and_change),
     ("P7", whole::task_api),
     ("P8", kafka::publish_rate),
     ("P16", start::start_to_ready),

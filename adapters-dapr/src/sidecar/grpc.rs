@@ -76,7 +76,7 @@ impl Interceptor for CallHeaders {
         if let Some(token) = &self.token {
             metadata.insert(API_TOKEN, token.clone());
         }
-        if let Some(trace) = (self.trace)().and_then(|trace| trace.as_str().parse().ok()) {
+        if let Some(trace) = (self.trace)().and_then(|trace| trace.to_string().parse().ok()) {
             metadata.insert(TRACEPARENT, trace);
         }
         Ok(request)

@@ -61,7 +61,7 @@ impl Http {
             request = request.header(API_TOKEN, token.clone());
         }
         match (self.trace)() {
-            Some(trace) => request.header(TRACEPARENT, trace.as_str()),
+            Some(trace) => request.header(TRACEPARENT, trace.to_string()),
             None => request,
         }
     }

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use dapr::dapr::proto::runtime::v1::{GetMetadataResponse, RegisteredComponents};
+use task_core::ports::{ErrorKind, PortError};
+
+use crate::error::BACKEND;
 
 /// The sidecar as it is configured now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,6 +52,14 @@ impl Metadata {
     #[must_use]
     pub fn component(&self, name: &str) -> Option<&Component> {
         self.components.iter().find(|one| one.name == name)
+    }
+
+    /// The component of this name, which an adapter is opened on.
+    pub(crate) fn needed(&self, name: &str) -> Result<&Component, PortError> {
+        self.component(name).ok_or_else(|| {
+            PortError::new(ErrorKind::NotFound, BACKEND, "open")
+                .context(format!("the sidecar has no component {name:?}"))
+        })
     }
 
     pub(super) fn of(answer: GetMetadataResponse) -> Self {

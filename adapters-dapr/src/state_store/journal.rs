@@ -23,6 +23,10 @@
 //!
 //! Every document is saved over the version that was read of it, or only if it is missing. So whatever was not
 //! answered, and arrives when nobody waits for it any more, changes nothing that was saved later.
+//!
+//! A document that cannot be read was written by somebody else. It is told and set aside, and all others go on: a
+//! list of names or of settled notes is begun anew, a head or a segment is written over by its replica if that lives.
+//! Until then its notes are neither known nor settled: records keep their events, which are published with the next one.
 
 mod documents;
 mod index;
@@ -30,7 +34,7 @@ mod look;
 mod replica;
 mod save;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -86,6 +90,11 @@ struct State {
     looked: Option<Instant>,
     /// Replicas that no look has seen, and since when they are known of.
     strangers: HashMap<Arc<str>, Instant>,
+    /// Replicas of which the last look could not read where their notes are.
+    illegible: HashSet<Arc<str>>,
+    /// Which list of names could not be read, and since when the one is known that was begun in its place.
+    anew: Option<Box<str>>,
+    anew_since: Option<Instant>,
 }
 
 /// Notes of one write, saved; what became of it is told before it is dropped, or is not known.
@@ -231,7 +240,18 @@ impl Journal {
     pub(super) fn knows(&self, op: &Op) -> bool {
         let state = self.state();
         let watched = state.watched.get(&op.replica);
-        watched.is_some_and(|watched| op.number < watched.through)
+        watched.is_some_and(|watched| {
+            op.number < watched.through && !watched.garbled.contains(&(op.number / SEGMENT))
+        })
+    }
+
+    /// Says whether the note of another replica's operation cannot be read, so that only its record tells of it.
+    pub(super) fn is_illegible(&self, op: &Op) -> bool {
+        let state = self.state();
+        let watched = state.watched.get(&op.replica);
+        let is_garbled =
+            watched.is_some_and(|watched| watched.garbled.contains(&(op.number / SEGMENT)));
+        is_garbled || state.illegible.contains(&op.replica)
     }
 
     /// Says whether the journal of another replica has ended, so that all of it is settled.
@@ -239,7 +259,9 @@ impl Journal {
     /// One that the last look did not see may also be new: that is told apart by the next one.
     pub(super) fn is_closed(&self, op: &Op) -> bool {
         let mut state = self.state();
-        if state.watched.contains_key(&op.replica) {
+        let is_there = state.watched.contains_key(&op.replica);
+        let may_be = state.illegible.contains(&op.replica) || state.lacks_names(self.beat_every);
+        if is_there || may_be {
             return false;
         }
         if state.strangers.len() >= MOST_STRANGERS {
@@ -273,6 +295,11 @@ impl Journal {
         self.state().index.seen(op, is_seen);
     }
 
+    /// Notes that an event was listed, so that later ones of its record may be.
+    pub(super) fn listed(&self, op: &Op) {
+        self.state().index.listed(op);
+    }
+
     /// Notes that a record gets another form once its events are settled.
     pub(super) fn rests(&self, op: &Op) {
         self.state().index.rests(op);
@@ -302,6 +329,12 @@ impl Journal {
 }
 
 impl State {
+    /// Says whether a replica may live, or have left notes, whose name is not known.
+    fn lacks_names(&self, beat_every: Duration) -> bool {
+        let since = self.anew_since;
+        since.is_some_and(|since| since.elapsed() < beat_every * BEATS_UNTIL_CLOSED)
+    }
+
     fn remove_own(&mut self, op: &Op) {
         if self.index.remove(op).is_some()
             && let Some(me) = &mut self.me

@@ -418,11 +418,13 @@ impl Listing<'_> {
                 break;
             }
             match journal.entry(&op) {
-                // At an earlier place it was listed already.
-                Some((earlier, _)) if earlier < place => {}
+                // At an earlier place, unless a listing went by while its write was under way.
+                Some((earlier, entry)) if earlier < place && entry.is_listed => {}
                 Some(_) => first.push((op, event)),
                 None if journal.is_own(&op) || journal.knows(&op) => {}
                 None if journal.is_closed(&op) => {}
+                // Nobody can tell whether it is settled.
+                None if journal.is_illegible(&op) => first.push((op, event)),
                 // Newer than the last look: the order would be lost. Of a closed journal the next look tells.
                 None => is_held_back = true,
             }
@@ -442,6 +444,7 @@ impl Listing<'_> {
 
     fn list(&mut self, place: u64, op: &Op, event: &Event) {
         if self.events.len() < self.limit && self.listed.insert(op.clone()) {
+            self.outbox.journal.listed(op);
             self.events.push(PendingEvent {
                 id: PendingId::new(format!("{place}:{op}")),
                 event: event.clone(),

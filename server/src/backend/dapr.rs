@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters_dapr::{
-    ConfigError, DaprEventBus, DaprNotifier, DaprStateStore, EventBusOptions, Events, NewGroups,
-    Sidecar, SidecarConfig, SidecarOptions, StateStoreOptions, callbacks,
+    ConfigError, DaprEventBus, DaprNotifier, DaprSecretStore, DaprStateStore, EventBusOptions,
+    Events, NewGroups, Sidecar, SidecarConfig, SidecarOptions, StateStoreOptions, TraceParent,
+    callbacks,
 };
+use axum::Router;
 use task_core::layer::{GuardedEventBus, GuardedStateStore};
-use task_core::ports::{Group, PortError};
+use task_core::ports::{Group, PortError, SecretStore};
 
 use super::waiting::{Missed, Needed, Patience};
 use super::{Backend, Consumer, Hears, Parting, Replicas, guards, notifier};
 use crate::app::StartError;
-use crate::config::{Config, Conflict};
+use crate::config::{self, Config, Conflict, SecretSource};
+use crate::trace;
 
 const BACKEND: &str = "dapr";
 
@@ -25,8 +28,12 @@ const STORE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Longer than the adapters' own limits, whose errors say more.
 const MARGIN: Duration = Duration::from_secs(1);
 
-/// What the sidecar's variables break.
+/// What the sidecar's variables break, if there is to be one.
 pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
+    let has_secrets = matches!(config.secrets, SecretSource::Sidecar(_));
+    if config.backend != config::Backend::Dapr && !has_secrets {
+        return Vec::new();
+    }
     let Err(error) = sidecar_config(config) else {
         return Vec::new();
     };
@@ -39,27 +46,67 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
 }
 
 fn sidecar_config(config: &Config) -> Result<SidecarConfig, ConfigError> {
-    SidecarConfig::from_env_vars(config.sidecar_variables.pairs().iter().cloned())
+    let variables = config.sidecar_variables.pairs().iter().cloned();
+    let mut sidecar = SidecarConfig::from_env_vars(variables)?;
+    if let SecretSource::Sidecar(component) = &config.secrets {
+        sidecar.components.secret_store = component.to_string();
+    }
+    Ok(sidecar)
 }
 
-/// Waits for the sidecar and opens its components.
-pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
+/// Lets only a sidecar that shows the app token through, if there is one.
+pub(super) fn with_app_token(router: Router, config: &Config) -> Result<Router, StartError> {
+    let sidecar = sidecar_config(config).map_err(refused)?;
+    Ok(adapters_dapr::with_app_token(router, &sidecar))
+}
+
+/// The sidecar of the configuration, to which nobody has connected yet.
+fn sidecar(config: &Config) -> Result<(Sidecar, Needed), StartError> {
     let sidecar_config = sidecar_config(config).map_err(refused)?;
-    let place = format!("Dapr sidecar at {}", sidecar_config.http_endpoint);
-    let receiver = format!("app {} by invocation", sidecar_config.notification_app);
     let needed = Needed {
         name: "Dapr sidecar",
         address: sidecar_config.http_endpoint.clone(),
         key: "DAPR_HTTP_PORT",
     };
-    let options = SidecarOptions::default();
-    let call_limit = options.call_timeout + MARGIN;
-    let sidecar = Sidecar::new(sidecar_config, options).map_err(refused)?;
+    let sidecar = Sidecar::new(sidecar_config, options()).map_err(refused)?;
+    Ok((sidecar, needed))
+}
+
+fn options() -> SidecarOptions {
+    let mut options = SidecarOptions::default();
+    options.trace = || {
+        let call = trace::next_call();
+        TraceParent::new(call.trace_id, call.span_id, call.flags)
+    };
+    options
+}
+
+/// Waits for the sidecar and opens its store of secrets.
+pub(super) async fn secrets(config: &Config) -> Result<Arc<dyn SecretStore>, StartError> {
+    let (sidecar, needed) = sidecar(config)?;
+    let open = async || {
+        let opened = DaprSecretStore::open(&sidecar).await;
+        opened.map_err(|error| Missed::of(error, |source| StartError::Secrets { source }))
+    };
+    let store = Patience::new(config.start_timeout).until(needed, open);
+    Ok(Arc::new(store.await?))
+}
+
+/// Waits for the sidecar and opens its components.
+pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
+    let (sidecar, needed) = sidecar(config)?;
+    let place = format!("Dapr sidecar at {}", sidecar.config().http_endpoint);
+    let receiver = format!("app {} by invocation", sidecar.config().notification_app);
+    let call_limit = options().call_timeout + MARGIN;
     let patience = Patience::new(config.start_timeout);
     let ready = patience.until(needed.clone(), async || {
         sidecar.metadata().await.map_err(missed)
     });
     ready.await?;
+    // Nothing of this backend is secret. A store that is named is there all the same.
+    if let SecretSource::Sidecar(_) = config.secrets {
+        secrets(config).await?;
+    }
 
     let mut options = StateStoreOptions::default();
     options.events = Events::Kept;

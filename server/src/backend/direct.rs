@@ -76,7 +76,7 @@ pub(super) fn certificate(shown: &Shown) -> Option<ClientCertificate> {
 /// Connects to everything, and waits for what is not there yet.
 pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let direct = &config.direct;
-    let secrets = secrets::open(config);
+    let secrets = secrets::open(config).await?;
     let name = direct.redis.password.as_ref();
     // Here it is missed by the name of its key; each connection asks again, because it may change.
     secrets::resolve(&*secrets, "redis_password_secret", name).await?;

@@ -52,12 +52,13 @@ pub(super) fn notification_service(config: Config) -> Result<(), Failure> {
     telemetry::init(&config);
     runtime(&config)?.block_on(async {
         let signals = Signals::listen().map_err(Failure::Runtime)?;
+        let gate = notifications::gate(&config)?;
         let socket = listener::bind(config.listen).await?;
         print(&format!(
             "notification-service on {}, received at {0}/notifications\n",
             address(&socket, &config)
         ))?;
-        let gate = Arc::new(notifications::gate(&config.limits));
+        let gate = Arc::new(gate);
         until_signal(signals, |stopping| listener::serve(socket, gate, stopping)).await
     })
 }

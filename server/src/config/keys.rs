@@ -71,7 +71,7 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.backend, choice(v, &Backend::ALL, Backend::as_str));
     "data_dir" "DIR" = "data", TaskApi, "Directory of the embedded data file",
         |c, v| store(&mut c.data_dir, filled(v).map(Into::into));
-    "secrets" "SOURCE" = "env", TaskApi, "Where secrets are: env (TASK_SECRET_NAME), file:PATH (JSON) or dir:PATH (a file each)",
+    "secrets" "SOURCE" = "env", TaskApi, "Where secrets are: env (TASK_SECRET_NAME), file:PATH (JSON), dir:PATH (a file each) or dapr:COMPONENT",
         |c, v| store(&mut c.secrets, SecretSource::parse(v));
     "redis_url" "URL" = "redis://127.0.0.1:6379", TaskApi, "Redis of the direct backend: redis[s]://[user@]host[:port][/database]",
         |c, v| store(&mut c.direct.redis.url, direct::redis_url(v));

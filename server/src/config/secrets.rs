@@ -11,10 +11,12 @@ pub enum SecretSource {
     File(PathBuf),
     /// A directory with one file for each secret.
     Directory(PathBuf),
+    /// A component of a Dapr sidecar. What the sidecar asks of its callers cannot be in there.
+    Sidecar(Box<str>),
 }
 
 impl SecretSource {
-    /// Reads `env`, `file:PATH` or `dir:PATH`.
+    /// Reads `env`, `file:PATH`, `dir:PATH` or `dapr:COMPONENT`.
     ///
     /// # Errors
     /// Says what such a source must look like.
@@ -23,7 +25,10 @@ impl SecretSource {
             None if text == "env" => Ok(Self::Environment),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             Some(("dir", path)) if !path.is_empty() => Ok(Self::Directory(path.into())),
-            Some(_) | None => Err("must be env, file:PATH or dir:PATH".to_owned()),
+            Some(("dapr", component)) if !component.is_empty() => {
+                Ok(Self::Sidecar(component.into()))
+            }
+            Some(_) | None => Err("must be env, file:PATH, dir:PATH or dapr:COMPONENT".to_owned()),
         }
     }
 }
@@ -33,17 +38,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_source_is_the_environment_a_file_or_a_directory() {
+    fn a_source_is_the_environment_a_file_a_directory_or_a_component() {
         let parsed = SecretSource::parse;
         assert_eq!(parsed("env"), Ok(SecretSource::Environment));
         assert_eq!(parsed("file:/a:b"), Ok(SecretSource::File("/a:b".into())));
         assert_eq!(parsed("dir:."), Ok(SecretSource::Directory(".".into())));
+        let component = SecretSource::Sidecar("kubernetes-secrets".into());
+        assert_eq!(parsed("dapr:kubernetes-secrets"), Ok(component));
         for bad in [
             "",
             "env:",
             "file",
             "file:",
             "dir:",
+            "dapr",
+            "dapr:",
             "vault:x",
             "/run/secrets",
             "ENV",

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// The token that the sidecar shows.
+const APP_TOKEN: &str = "APP_API_TOKEN";
+
 /// The variables `DAPR_…` and `APP_API_TOKEN`, as they are. Tokens are among them: nothing prints them.
 ///
 /// They are no keys of ours: a sidecar sets them, and all infrastructure behind it is the business of its
@@ -12,7 +15,14 @@ pub struct SidecarVariables(Vec<(String, String)>);
 impl SidecarVariables {
     /// Says whether a variable is the sidecar's.
     pub(super) fn has(name: &str) -> bool {
-        name.starts_with("DAPR_") || name == "APP_API_TOKEN"
+        name.starts_with("DAPR_") || name == APP_TOKEN
+    }
+
+    /// Says whether the sidecar shows a token; an empty one is none.
+    #[must_use]
+    pub fn has_app_token(&self) -> bool {
+        let is_token = |(name, value): &(String, String)| name == APP_TOKEN && !value.is_empty();
+        self.0.iter().any(is_token)
     }
 
     /// Names and values.

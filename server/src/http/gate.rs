@@ -1,4 +1,4 @@
-//! What every request passes before it reaches a route: load shedding, a deadline, a net for panics.
+//! What every request passes before it reaches a route: load shedding, a deadline, its trace, a net for panics.
 
 use std::panic::AssertUnwindSafe;
 
@@ -15,6 +15,7 @@ use tower::Service;
 use super::body::Allowance;
 use super::error::Problem;
 use crate::config::Limits;
+use crate::trace;
 
 /// A router behind its limits.
 ///
@@ -85,7 +86,9 @@ impl Gate {
         });
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        let routed = AssertUnwindSafe(self.router.clone().call(request)).catch_unwind();
+        let caller = trace::Context::of(request.headers());
+        let routed = trace::within(caller, self.router.clone().call(request));
+        let routed = AssertUnwindSafe(routed).catch_unwind();
         match timeout_at(deadline, routed).await {
             Ok(Ok(Ok(response))) => response,
             Ok(Ok(Err(never))) => match never {},

@@ -2,7 +2,7 @@
 //!
 //! A request passes, in this order:
 //! 1. the [`listener`]: connections, time for the head;
-//! 2. the [`Gate`]: load shedding, the request's deadline, panics;
+//! 2. the [`Gate`]: load shedding, the request's deadline and trace, panics;
 //! 3. the router: 404 and 405 as problems;
 //! 4. a handler: headers, then media type, size and time of the body, then its fields;
 //! 5. one use case of [`TaskService`].

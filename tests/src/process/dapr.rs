@@ -18,7 +18,9 @@ use std::sync::OnceLock;
 
 pub use component::{Component, self_hosted};
 pub use control_plane::{Placement, Scheduler, Sentry};
-pub use neighbours::{API_TOKEN, APP_TOKEN, Neighbours, everything_taken, published};
+pub use neighbours::{
+    API_TOKEN, APP_TOKEN, Neighbours, THEIR_APP_TOKEN, everything_taken, published,
+};
 pub use options::{App, Names, Protocol, Readiness, SidecarOptions};
 pub use sidecar::Sidecar;
 

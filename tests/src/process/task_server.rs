@@ -314,12 +314,19 @@ impl NotificationService {
     /// If it does not listen.
     #[must_use]
     pub fn start(listen: &str) -> Self {
-        let words = [
-            program().display().to_string(),
-            "notification-service".to_owned(),
-            "--listen".to_owned(),
-            listen.to_owned(),
-        ];
+        Self::start_with(&[], listen)
+    }
+
+    /// Starts it with words before the program, for example a command that changes its surroundings.
+    ///
+    /// # Panics
+    /// If it does not listen.
+    #[must_use]
+    pub fn start_with(before: &[&str], listen: &str) -> Self {
+        let program = program().display().to_string();
+        let words = [&program, "notification-service", "--listen", listen];
+        let words = before.iter().copied().chain(words);
+        let words: Vec<String> = words.map(str::to_owned).collect();
         let (mut process, address) = Process::begin(&words);
         match address.recv_timeout(DEADLINE) {
             Ok(address) => Self { process, address },

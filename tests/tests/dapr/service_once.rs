@@ -128,7 +128,7 @@ async fn a_sidecar_that_dies_between_the_receivers_answer_and_the_acknowledgemen
         .with("processingTimeout", "1000")
         .with("redeliverInterval", "500");
     let resources: Vec<String> = resources.chain([bus.to_string()]).collect();
-    let mut world = Neighbours::start_with(resources, |receiver| {
+    let mut world = Neighbours::start_with(resources, "", |receiver| {
         let (way, port) = Way::to(receiver);
         ways.push(way);
         port

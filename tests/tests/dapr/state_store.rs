@@ -1,5 +1,6 @@
 //! The state store on real sidecars: foreign readers, deaths at every moment, outages.
 
+mod garbage;
 mod journal;
 mod late;
 

@@ -1,11 +1,14 @@
 //! The journal's documents in the component.
 
+use std::collections::HashSet;
+use std::sync::{Mutex, PoisonError};
+
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use task_core::ports::{ErrorKind, Key, Kind, Outcome, PortError};
 
-use crate::error::{BACKEND, Failure};
+use crate::error::BACKEND;
 use crate::state_store::calls::{Calls, Found, Life, When, is_refusal};
 use crate::state_store::decision::Noted;
 use crate::state_store::names::name_of;
@@ -17,10 +20,46 @@ const OPERATION: &str = "journal";
 /// Most attempts to change a document that others change as well.
 const MOST_ATTEMPTS: usize = 32;
 
+/// Documents of which a version is remembered that cannot be read.
+const MOST_TOLD: usize = 1_024;
+
+/// A document that is not what this adapter writes: somebody else has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Garbled;
+
+/// A document that is begun anew when it cannot be read.
+pub(super) trait Anew: Default {
+    /// What takes the place of a version that cannot be read.
+    fn anew(version: &str) -> Self;
+}
+
 /// Which replicas there are.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Replicas {
     pub(super) replicas: Vec<Box<str>>,
+    /// The version that could not be read, if it was begun anew after one: names may be missing for a while.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) anew: Option<Box<str>>,
+}
+
+impl Replicas {
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.replicas.iter().any(|one| **one == *id)
+    }
+
+    pub(super) fn add(&mut self, id: &str) {
+        if !self.has(id) {
+            self.replicas.push(id.into());
+        }
+    }
+}
+
+impl Anew for Replicas {
+    fn anew(version: &str) -> Self {
+        let anew = Some(version.into());
+        let replicas = Vec::new();
+        Self { replicas, anew }
+    }
 }
 
 /// Where the notes of a replica are.
@@ -60,6 +99,13 @@ pub(super) struct Done {
     pub(super) ranges: Vec<(u64, u64)>,
 }
 
+impl Anew for Done {
+    /// What was settled is published again.
+    fn anew(_: &str) -> Self {
+        Self::default()
+    }
+}
+
 impl Done {
     pub(super) fn has(&self, number: u64) -> bool {
         let after = self.ranges.partition_point(|(start, _)| *start <= number);
@@ -82,18 +128,22 @@ impl Done {
 }
 
 /// A document, and what Dapr calls its version.
-pub(super) type Versioned<T> = Option<(T, Box<str>)>;
+pub(super) type Versioned<T> = Option<(Result<T, Garbled>, Box<str>)>;
 
 #[derive(Debug)]
 pub(super) struct Documents {
     calls: Calls,
     abilities: Abilities,
+    told: Mutex<HashSet<(Box<str>, Box<str>)>>,
 }
 
 impl Documents {
     pub(super) fn new(calls: &Calls, abilities: Abilities) -> Self {
-        let calls = calls.clone();
-        Self { calls, abilities }
+        Self {
+            calls: calls.clone(),
+            abilities,
+            told: Mutex::default(),
+        }
     }
 
     pub(super) fn replicas() -> String {
@@ -117,8 +167,28 @@ impl Documents {
         name: &str,
     ) -> Result<Versioned<T>, PortError> {
         let found = self.calls.get(name).await;
-        let read = found.and_then(|found| read(name, &found));
-        read.map_err(|failure| failure.into_port(OPERATION))
+        let found = found.map_err(|failure| failure.into_port(OPERATION))?;
+        Ok(self.read(name, &found))
+    }
+
+    /// Reads a document; `None` if there is none. What cannot be read is told once for each of its versions.
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str, found: &Found) -> Versioned<T> {
+        let etag = found.etag.clone()?;
+        let value = serde_json::from_slice(&found.data).map_err(|error| {
+            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+            if told.len() >= MOST_TOLD {
+                told.clear();
+            }
+            if told.insert((name.into(), etag.clone())) {
+                let (line, column, version) = (error.line(), error.column(), &etag);
+                tracing::error!(
+                    name, %version, line, column,
+                    "a document of the journal of pending events cannot be read and is set aside"
+                );
+            }
+            Garbled
+        });
+        Some((value, etag))
     }
 
     pub(super) async fn get_many(&self, names: &[String]) -> Result<Vec<Found>, PortError> {
@@ -193,15 +263,16 @@ impl Documents {
         }
     }
 
-    /// Changes a document that others change as well.
-    pub(super) async fn change<T: Serialize + DeserializeOwned + Default + Send + Sync>(
+    /// Changes a document that others change as well; one that cannot be read is begun anew.
+    pub(super) async fn change<T: Serialize + DeserializeOwned + Anew + Send + Sync>(
         &self,
         name: &str,
         mut change: impl FnMut(&mut T) + Send,
     ) -> Result<(), PortError> {
         for _ in 0..MOST_ATTEMPTS {
             let (mut value, etag) = match self.get::<T>(name).await? {
-                Some((value, etag)) => (value, Some(etag)),
+                Some((Ok(value), etag)) => (value, Some(etag)),
+                Some((Err(Garbled), etag)) => (T::anew(&etag), Some(etag)),
                 None => (T::default(), None),
             };
             change(&mut value);
@@ -232,19 +303,6 @@ impl Documents {
             }
         }
     }
-}
-
-/// Reads a document; `None` if there is none.
-pub(super) fn read<T: DeserializeOwned>(
-    name: &str,
-    found: &Found,
-) -> Result<Versioned<T>, Failure> {
-    let Some(etag) = found.etag.clone() else {
-        return Ok(None);
-    };
-    let value = serde_json::from_slice(&found.data);
-    let value = value.map_err(|error| Failure::Corrupt(format!("{name}: {error}")))?;
-    Ok(Some((value, etag)))
 }
 
 fn crowded(name: &str) -> PortError {

@@ -71,6 +71,8 @@ pub(in crate::state_store) struct Entry {
     pub(in crate::state_store) carried_as: Op,
     /// The record was seen to carry it.
     pub(super) is_seen: bool,
+    /// It was listed. What was still under way when a listing went by was not.
+    pub(in crate::state_store) is_listed: bool,
     /// The note that the event had before it was moved.
     pub(super) moved_from: Option<Op>,
     /// The event, if it is the only one of its record and nobody has to read that to know it.
@@ -134,6 +136,7 @@ impl Index {
             rests: false,
             carried_as: op,
             is_seen: false,
+            is_listed: false,
             moved_from: None,
             held: None,
         };
@@ -199,6 +202,12 @@ impl Index {
     pub(super) fn seen(&mut self, op: &Op, is_seen: bool) {
         if let Some(entry) = self.get_mut(op) {
             entry.is_seen = is_seen;
+        }
+    }
+
+    pub(super) fn listed(&mut self, op: &Op) {
+        if let Some(entry) = self.get_mut(op) {
+            entry.is_listed = true;
         }
     }
 

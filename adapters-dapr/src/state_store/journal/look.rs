@@ -4,13 +4,18 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use task_core::ports::PortError;
 use tokio::time::Instant;
 
-use super::documents::{Documents, Done, Head, Replicas, Segment, read};
+use super::documents::{Documents, Done, Garbled, Head, Replicas, Segment, Versioned};
 use super::index::Op;
+use super::replica::contended;
 use super::{BEATS_UNTIL_CLOSED, Journal, SEGMENT};
 use crate::state_store::calls::Found;
+
+/// Segments of one replica that are read, at most, whatever its head says.
+const MOST_SEGMENTS: usize = 65_536;
 
 /// What is known of another replica.
 ///
@@ -27,7 +32,9 @@ pub(super) struct Watched {
     from: u64,
     /// Later ones that never will again.
     empty: BTreeSet<u64>,
-    /// Notes with lesser numbers are known or settled. From here on segments may grow.
+    /// Segments that cannot be read: what was noted there only the records tell.
+    pub(super) garbled: BTreeSet<u64>,
+    /// Notes with lesser numbers are known or settled, but for those. From here on segments may grow.
     pub(super) through: u64,
 }
 
@@ -46,6 +53,8 @@ struct Documented {
     head_etag: Box<str>,
     done: Done,
     segments: Vec<(u64, Segment)>,
+    /// Segments that cannot be read.
+    garbled: BTreeSet<u64>,
 }
 
 impl Journal {
@@ -63,16 +72,12 @@ impl Journal {
             return Ok(());
         }
         let began = Instant::now();
-        let registry = self
-            .documents
-            .get::<Replicas>(&Documents::replicas())
-            .await?;
-        let all = registry.map_or_else(Vec::new, |(registry, _)| registry.replicas);
+        let all = self.names().await?;
         // Only now: who is read of as another one must not become this one before what is read is taken over,
         // which would drop its notes.
         let own = self.state().name.clone();
-        let others = all.into_iter().filter(|id| own.as_deref() != Some(&**id));
-        let others: Vec<Arc<str>> = others.map(Arc::from).collect();
+        let others = all.into_iter().filter(|id| own.as_ref() != Some(id));
+        let others: Vec<Arc<str>> = others.collect();
         let extent = match within.is_zero() {
             true => Extent::All,
             false => Extent::New,
@@ -84,6 +89,55 @@ impl Journal {
             self.close(&id, head, &etag).await?;
         }
         Ok(())
+    }
+
+    /// The names of all replicas.
+    async fn names(&self) -> Result<Vec<Arc<str>>, PortError> {
+        let name = Documents::replicas();
+        let registry = match self.documents.get::<Replicas>(&name).await? {
+            None => Replicas::default(),
+            Some((Ok(registry), _)) => registry,
+            Some((Err(Garbled), _)) => {
+                let known = self.known();
+                let add = |registry: &mut Replicas| known.iter().for_each(|id| registry.add(id));
+                self.documents.change(&name, add).await?;
+                let found = self.documents.get::<Replicas>(&name).await?;
+                let read = found.and_then(|(registry, _)| registry.ok());
+                read.ok_or_else(|| {
+                    contended("the names of all journals are written by somebody else")
+                })?
+            }
+        };
+        let mut names: Vec<Arc<str>> = registry.replicas.iter().map(|id| (**id).into()).collect();
+        if self.lacks_names(registry.anew.as_deref()) {
+            let lost = self.known().into_iter().filter(|id| !registry.has(id));
+            let lost: Vec<Arc<str>> = lost.collect();
+            if !lost.is_empty() {
+                let add = |registry: &mut Replicas| lost.iter().for_each(|id| registry.add(id));
+                self.documents.change(&name, add).await?;
+            }
+            names.extend(lost);
+        }
+        Ok(names)
+    }
+
+    /// The names that the last look found, and the own one.
+    fn known(&self) -> Vec<Arc<str>> {
+        let state = self.state();
+        let watched = state.watched.iter();
+        let open = watched.filter(|(_, watched)| !watched.head.is_closed);
+        let own = state.me.as_ref().map(|me| Arc::clone(&me.id));
+        open.map(|(id, _)| Arc::clone(id)).chain(own).collect()
+    }
+
+    /// Says whether the list of names was begun anew, not long ago: each replica has to write its own down again.
+    fn lacks_names(&self, anew: Option<&str>) -> bool {
+        let mut state = self.state();
+        if state.anew.as_deref() != anew {
+            state.anew = anew.map(Into::into);
+            state.anew_since = anew.map(|_| Instant::now());
+        }
+        state.lacks_names(self.beat_every)
     }
 
     /// One read for all of them, and one more where there are segments that were not expected.
@@ -102,40 +156,70 @@ impl Journal {
             wanted.extend(expected.map(|number| Documents::segment(id, number)));
         }
         let mut known = self.fetched(wanted).await?;
-        let mut replicas = Vec::new();
+        let (mut replicas, mut illegible) = (Vec::new(), HashSet::new());
         let mut more = Vec::new();
         for id in others {
-            // Without a head, somebody is closing it.
-            if let Some((head, etag)) = document::<Head>(&known, &Documents::head(id))? {
+            let head = match self.document::<Head>(&known, &Documents::head(id)) {
+                Some((Ok(head), etag)) => Some((head, etag)),
+                // Somebody else has written over it; its replica will do the same.
+                Some((Err(Garbled), _)) => self.last_head(id),
+                // Somebody is closing it.
+                None => None,
+            };
+            if let Some((head, etag)) = head {
                 let segments = self.segments_of(id, Some(head), extent);
                 let names = segments
                     .iter()
                     .map(|number| Documents::segment(id, *number));
                 more.extend(names.filter(|name| !known.contains_key(name)));
                 replicas.push((Arc::clone(id), head, etag, segments));
+            } else if known
+                .get(&Documents::head(id))
+                .is_some_and(|found| found.etag.is_some())
+            {
+                illegible.insert(Arc::clone(id));
             }
         }
         if !more.is_empty() {
             known.extend(self.fetched(more).await?);
         }
         let documented = replicas.into_iter().map(|(id, head, head_etag, segments)| {
-            let done = document::<Done>(&known, &Documents::done(&id))?;
-            let segments = segments.into_iter().map(|number| {
-                let segment = document::<Segment>(&known, &Documents::segment(&id, number))?;
-                Ok((
-                    number,
-                    segment.map_or_else(Segment::default, |(one, _)| one),
-                ))
-            });
-            Ok(Documented {
-                segments: segments.collect::<Result<_, PortError>>()?,
-                done: done.map_or_else(Done::default, |(done, _)| done),
+            let done = self.document::<Done>(&known, &Documents::done(&id));
+            let mut documented = Documented {
+                segments: Vec::new(),
+                garbled: BTreeSet::new(),
+                done: done.map_or_else(Done::default, |(done, _)| done.unwrap_or_default()),
                 id,
                 head,
                 head_etag,
-            })
+            };
+            for number in segments {
+                let name = Documents::segment(&documented.id, number);
+                match self.document::<Segment>(&known, &name) {
+                    Some((Ok(segment), _)) => documented.segments.push((number, segment)),
+                    Some((Err(Garbled), _)) => _ = documented.garbled.insert(number),
+                    None => documented.segments.push((number, Segment::default())),
+                }
+            }
+            documented
         });
-        documented.collect()
+        let documented = documented.collect();
+        self.state().illegible = illegible;
+        Ok(documented)
+    }
+
+    fn document<T: DeserializeOwned>(
+        &self,
+        known: &HashMap<String, Found>,
+        name: &str,
+    ) -> Versioned<T> {
+        self.documents.read(name, known.get(name)?)
+    }
+
+    fn last_head(&self, id: &str) -> Option<(Head, Box<str>)> {
+        let state = self.state();
+        let watched = state.watched.get(id)?;
+        Some((watched.head, watched.head_etag.clone()))
     }
 
     async fn fetched(&self, names: Vec<String>) -> Result<HashMap<String, Found>, PortError> {
@@ -148,7 +232,7 @@ impl Journal {
         let state = self.state();
         let Some(watched) = state.watched.get(id) else {
             let head = head.unwrap_or_default();
-            return (head.first..=head.last).collect();
+            return (head.first..=head.last).take(MOST_SEGMENTS).collect();
         };
         let head = head.unwrap_or(watched.head);
         let from = watched.from.max(head.first);
@@ -158,6 +242,7 @@ impl Journal {
         };
         let all = from.min(head.last)..=head.last;
         all.filter(|number| !watched.empty.contains(number))
+            .take(MOST_SEGMENTS)
             .collect()
     }
 
@@ -207,7 +292,9 @@ impl Journal {
             // By the time before it was read: what is read late does not tell what is noted now.
             let silence = began.saturating_duration_since(watched.since);
             let is_silent = silence >= self.beat_every * BEATS_UNTIL_CLOSED;
-            let is_empty = extent == Extent::All && state.index.of(&one.id).is_empty();
+            let is_legible = watched.garbled.is_empty();
+            let is_empty =
+                extent == Extent::All && is_legible && state.index.of(&one.id).is_empty();
             if one.head.is_closed || is_silent && is_empty {
                 let etag = watched.head_etag.clone();
                 closable.push((Arc::clone(&one.id), one.head, etag));
@@ -273,7 +360,14 @@ impl Documented {
         // complete, whatever was read of it.
         let mut through = before.map_or(0, |before| before.through);
         through = through.max(from * SEGMENT);
-        let end = |number: u64| match empty.contains(&number) {
+        let mut garbled = before.map_or_else(BTreeSet::new, |before| before.garbled.clone());
+        garbled.retain(|number| self.segments.iter().all(|(read, _)| read != number));
+        garbled.extend(&self.garbled);
+        // One that has another one behind it was full before it could not be read.
+        let is_passed = |number: u64| {
+            empty.contains(&number) || garbled.contains(&number) && number < self.head.last
+        };
+        let end = |number: u64| match is_passed(number) {
             true => Some((number + 1) * SEGMENT),
             false => {
                 let mut read = self.segments.iter();
@@ -291,17 +385,8 @@ impl Documented {
             since: unchanged.map_or_else(Instant::now, |before| before.since),
             from,
             empty: empty.split_off(&from),
+            garbled: garbled.split_off(&from),
             through,
         }
     }
-}
-
-fn document<T: serde::de::DeserializeOwned>(
-    known: &HashMap<String, Found>,
-    name: &str,
-) -> Result<Option<(T, Box<str>)>, PortError> {
-    let Some(found) = known.get(name) else {
-        return Ok(None);
-    };
-    read(name, found).map_err(|failure| failure.into_port("journal"))
 }

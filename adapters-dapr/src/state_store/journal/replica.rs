@@ -11,9 +11,9 @@ use std::time::Duration;
 use task_core::ports::{ErrorKind, PortError};
 use tokio::time::Instant;
 
-use super::documents::{Documents, Head, Replicas};
+use super::documents::{Documents, Garbled, Head, Replicas};
 use super::save::Saver;
-use super::{Journal, SEGMENT, State};
+use super::{BEATS_UNTIL_CLOSED, Journal, SEGMENT, State};
 use crate::error::BACKEND;
 
 pub(super) const CLOSED: &str = "the journal was closed by another replica";
@@ -83,8 +83,22 @@ impl Journal {
         };
         match known {
             None => self.register().await,
-            Some((id, head)) => self.beat(&id, head).await,
+            Some((id, head)) => {
+                self.beat(&id, head).await?;
+                self.stay_registered(&id).await
+            }
         }
+    }
+
+    /// Writes the name down again, should somebody else have written over all names.
+    async fn stay_registered(&self, id: &Arc<str>) -> Result<(), PortError> {
+        let name = Documents::replicas();
+        let found = self.documents.get::<Replicas>(&name).await?;
+        if matches!(found, Some((Ok(registry), _)) if registry.has(id)) {
+            return Ok(());
+        }
+        let add = |registry: &mut Replicas| registry.add(id);
+        self.documents.change(&name, add).await
     }
 
     async fn register(&self) -> Result<(), PortError> {
@@ -95,11 +109,7 @@ impl Journal {
         // attempt has landed, and others may know it for a while: then it is not fresh before its first beat.
         let name = Documents::head(&id);
         let is_new = self.documents.replace(&name, &head, None).await?;
-        let add = |registry: &mut Replicas| {
-            if !registry.replicas.iter().any(|one| **one == *id) {
-                registry.replicas.push((*id).into());
-            }
-        };
+        let add = |registry: &mut Replicas| registry.add(&id);
         self.documents.change(&Documents::replicas(), add).await?;
         tracing::debug!(replica = %id, "a journal of pending events was opened");
         self.state().me = Some(Me {
@@ -129,10 +139,11 @@ impl Journal {
     pub(super) async fn beat(&self, id: &Arc<str>, head: Head) -> Result<(), PortError> {
         let beaten = self.clock.uptime();
         let name = Documents::head(id);
-        let found = self.documents.get::<Head>(&name).await?;
-        let open = found.filter(|(found, _)| !found.is_closed);
-        let Some((found, etag)) = open else {
-            return Err(self.lose_name(id));
+        let (found, etag) = match self.documents.get::<Head>(&name).await? {
+            Some((Ok(found), etag)) if !found.is_closed => (found, etag),
+            // What somebody else has written over it is written over, unless it may hide that it was closed.
+            Some((Err(Garbled), etag)) if !self.may_be_closed(id) => (head, etag),
+            Some(_) | None => return Err(self.lose_name(id)),
         };
         let head = Head {
             beat: found.beat + 1,
@@ -151,6 +162,13 @@ impl Journal {
             me.beaten = Some(beaten);
         }
         Ok(())
+    }
+
+    fn may_be_closed(&self, id: &Arc<str>) -> bool {
+        let state = self.state();
+        let me = state.me.as_ref().filter(|me| me.id == *id);
+        let beaten = me.and_then(|me| me.beaten);
+        beaten.is_none_or(|beaten| self.since(beaten) >= self.beat_every * BEATS_UNTIL_CLOSED)
     }
 
     /// It was taken for dead; the next note is saved under another name.

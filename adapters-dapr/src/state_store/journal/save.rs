@@ -10,7 +10,7 @@ use std::time::Duration;
 use task_core::ports::{ErrorKind, PortError};
 use tokio::time::Instant;
 
-use super::documents::{Documents, Done, Head, Saved, Segment};
+use super::documents::{Documents, Done, Garbled, Head, Saved, Segment};
 use super::index::Op;
 use super::replica::{CLOSED, contended};
 use super::{Journal, SEGMENT};
@@ -201,7 +201,7 @@ impl Journal {
         };
         let name = Documents::done(&id);
         let done = self.documents.get::<Done>(&name).await?;
-        if let Some((done, _)) = &done {
+        if let Some((Ok(done), _)) = &done {
             self.settled_by_others(&id, done);
         }
         let stale = self.stale_segments(&id);
@@ -213,8 +213,10 @@ impl Journal {
             return Err(error);
         }
         // Only now that no segment holds them any more.
-        if let Some((done, etag)) = done.filter(|(done, _)| !done.ranges.is_empty()) {
-            let count = done.ranges.len();
+        let is_nothing =
+            |done: &Result<Done, Garbled>| matches!(done, Ok(done) if done.ranges.is_empty());
+        if let Some((done, etag)) = done.filter(|(done, _)| !is_nothing(done)) {
+            let count = done.map_or(0, |done| done.ranges.len());
             let none = Done::default();
             let replaced = self.documents.replace(&name, &none, Some(&etag)).await?;
             tracing::trace!(count, replaced, "ranges of settled notes were taken over");

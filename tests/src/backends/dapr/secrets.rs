@@ -36,7 +36,7 @@ impl SecretStoreBackend for DaprSecrets {
         // As Kubernetes answers: a map for a name.
         let store = store.with("multiValued", "true");
         let sidecar = start(SidecarOptions::of("task-api", [store])).await?;
-        let secrets = DaprSecretStore::new(plainly(&sidecar)?);
+        let secrets = DaprSecretStore::open(&plainly(&sidecar)?).await?;
         *self.running.lock().await = Some((sidecar, directory));
         Ok(Arc::new(secrets))
     }

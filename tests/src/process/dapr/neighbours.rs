@@ -19,7 +19,13 @@ pub const API_TOKEN: &str = "sidecartoken";
 /// What the sidecar of the Task API shows it.
 pub const APP_TOKEN: &str = "apptoken";
 
-/// Everything that runs beside the Task API.
+/// What the sidecar of the receiver asks of its callers.
+const THEIR_API_TOKEN: &str = "theirsidecartoken";
+
+/// What the sidecar of the receiver shows it.
+pub const THEIR_APP_TOKEN: &str = "theirapptoken";
+
+/// Everything that runs beside the Task API, with tokens on both sides of each sidecar.
 ///
 /// The service itself is started by [`Neighbours::serve`], always with the same words: what is behind its
 /// sidecar, it is not told.
@@ -31,7 +37,8 @@ pub struct Neighbours {
     pub theirs: Sidecar,
     /// The sidecar of the Task API.
     pub ours: Sidecar,
-    port: u16,
+    /// Where that one finds the Task API.
+    pub port: u16,
     nowhere: TestDirectory,
     names: Names,
 }
@@ -42,28 +49,26 @@ impl Neighbours {
     /// # Panics
     /// If one of them does not start.
     pub async fn start(resources: impl IntoIterator<Item = impl ToString>) -> Self {
-        Self::start_with(resources, |receiver| receiver.port()).await
+        Self::start_with(resources, "", |receiver| receiver.port()).await
     }
 
-    /// Starts them; the receiver's sidecar calls the port that a function answers for the receiver's address.
+    /// Starts them; the receiver's sidecar calls the port that a function answers for the receiver's address, and ours
+    /// has more lines of [`SidecarOptions::configuration`].
     ///
     /// # Panics
     /// If one of them does not start.
     pub async fn start_with(
         resources: impl IntoIterator<Item = impl ToString>,
+        configuration: &str,
         way: impl FnOnce(SocketAddr) -> u16,
     ) -> Self {
         let names = Names::new();
-        let receiver = NotificationService::start("127.0.0.1:0");
+        let receiver = receiver();
         let theirs = beside_receiver(&names, way(receiver.address())).await;
         let port = free_port();
         let ours = SidecarOptions {
-            names: Some(names.path()),
-            readiness: Readiness::Outbound,
-            api_token: Some(API_TOKEN.to_owned()),
-            app_token: Some(APP_TOKEN.to_owned()),
-            arguments: vec!["--enable-api-logging".to_owned()],
-            ..SidecarOptions::of("task-api", resources)
+            configuration: configuration.to_owned(),
+            ..of_task_api(&names, resources)
         };
         let ours = Sidecar::start(ours.beside(port)).await;
         Self {
@@ -79,20 +84,36 @@ impl Neighbours {
     /// What the service is started with: the sidecar's variables and no others, and the name of the backend.
     #[must_use]
     pub fn options(&self) -> TaskServerOptions {
+        Self::options_beside(&self.ours, self.port)
+    }
+
+    /// The same for a replica beside another sidecar, which finds it at this port.
+    #[must_use]
+    pub fn options_beside(sidecar: &Sidecar, port: u16) -> TaskServerOptions {
         let variables = [
-            ("DAPR_HTTP_PORT", self.ours.http_port().to_string()),
-            ("DAPR_GRPC_PORT", self.ours.grpc_port().to_string()),
+            ("DAPR_HTTP_PORT", sidecar.http_port().to_string()),
+            ("DAPR_GRPC_PORT", sidecar.grpc_port().to_string()),
             ("DAPR_API_TOKEN", API_TOKEN.to_owned()),
             ("APP_API_TOKEN", APP_TOKEN.to_owned()),
         ];
         let mut before = vec!["env".to_owned(), "-i".to_owned()];
         before.extend(variables.map(|(name, value)| format!("{name}={value}")));
         let options = TaskServerOptions {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, self.port)),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
             before,
             ..TaskServerOptions::default()
         };
         options.arg("--backend").arg("dapr")
+    }
+
+    /// Starts another sidecar of the Task API; answers where that one finds its replica, too.
+    ///
+    /// # Panics
+    /// If it does not start.
+    pub async fn another(&self, resources: Vec<String>) -> (Sidecar, u16) {
+        let port = free_port();
+        let options = of_task_api(&self.names, resources).beside(port);
+        (Sidecar::start(options).await, port)
     }
 
     /// Begins to start the service with options that [`Self::options`] began.
@@ -151,14 +172,35 @@ impl Neighbours {
     /// If one of them does not start.
     pub async fn replace_receiver(&mut self) {
         self.theirs.stop().await;
-        self.receiver = NotificationService::start("127.0.0.1:0");
+        self.receiver = receiver();
         self.theirs = beside_receiver(&self.names, self.receiver.address().port()).await;
+    }
+}
+
+fn receiver() -> NotificationService {
+    let token = format!("APP_API_TOKEN={THEIR_APP_TOKEN}");
+    NotificationService::start_with(&["env", &token], "127.0.0.1:0")
+}
+
+fn of_task_api(
+    names: &Names,
+    resources: impl IntoIterator<Item = impl ToString>,
+) -> SidecarOptions {
+    SidecarOptions {
+        names: Some(names.path()),
+        readiness: Readiness::Outbound,
+        api_token: Some(API_TOKEN.to_owned()),
+        app_token: Some(APP_TOKEN.to_owned()),
+        arguments: vec!["--enable-api-logging".to_owned()],
+        ..SidecarOptions::of("task-api", resources)
     }
 }
 
 async fn beside_receiver(names: &Names, port: u16) -> Sidecar {
     let options = SidecarOptions {
         names: Some(names.path()),
+        api_token: Some(THEIR_API_TOKEN.to_owned()),
+        app_token: Some(THEIR_APP_TOKEN.to_owned()),
         ..SidecarOptions::of("notification-service", [""; 0])
     };
     Sidecar::start(options.beside(port)).await

@@ -96,14 +96,15 @@ async fn every_call_shows_the_token_and_without_it_there_is_no_waiting() {
     let known = connect(&sidecar, &known, AdapterOptions::default()).unwrap();
     known.wait_until_ready(LONG).await.unwrap();
     let name = SecretName::parse("api-key").unwrap();
-    let secret = DaprSecretStore::new(known).get(&name).await.unwrap();
+    let store = DaprSecretStore::open(&known).await.unwrap();
+    let secret = store.get(&name).await.unwrap();
     assert!(secret.matches("canary-77"));
 
     for environment in [&[][..], &[("DAPR_API_TOKEN", "wrong")]] {
         let stranger = connect(&sidecar, environment, AdapterOptions::default()).unwrap();
         let error = stranger.wait_until_ready(LONG).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
-        let error = DaprSecretStore::new(stranger).get(&name).await.unwrap_err();
+        let error = DaprSecretStore::open(&stranger).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
     }
 }
@@ -126,17 +127,20 @@ async fn a_missing_secret_is_told_from_a_store_that_is_missing_or_forbidden() {
             ..SidecarOptions::of(APP, components)
         };
         let sidecar = Sidecar::start(options).await;
-        let store = DaprSecretStore::new(adapter(&sidecar));
         let name = SecretName::parse(name).unwrap();
-        store.get(&name).await.unwrap_err()
+        match DaprSecretStore::open(&adapter(&sidecar)).await {
+            Ok(store) => store.get(&name).await.unwrap_err(),
+            Err(error) => error,
+        }
     };
     let ours = [secrets("kubernetes-secrets")];
     let error = get(&ours, "absent").await;
     assert_eq!(error.to_string(), "dapr get: not found: secret absent");
     let error = get(&ours, "other").await;
     assert_eq!(error.kind(), ErrorKind::Denied, "{error}");
+    let missing = "dapr open: not found: the sidecar has no component \"kubernetes-secrets\"";
     let error = get(&[secrets("elsewhere")], "api-key").await;
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(error.to_string(), missing);
     let error = get(&[], "api-key").await;
-    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    assert_eq!(error.to_string(), missing);
 }

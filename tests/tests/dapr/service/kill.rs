@@ -16,7 +16,9 @@ use super::World;
 impl World {
     /// Plays a service that tells the sidecar its configuration, and dies when it is asked for its subscriptions.
     async fn die_while_asked(&self) {
-        let app = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
+        let app = TcpListener::bind(("127.0.0.1", self.neighbours.port))
+            .await
+            .unwrap();
         loop {
             let (mut connection, _) = app.accept().await.unwrap();
             let mut request = vec![0; 4096];
@@ -37,14 +39,14 @@ async fn a_service_starts_while_its_sidecar_asks_the_one_before_for_its_subscrip
     let world = World::start().await;
     world.die_while_asked().await;
     // From here until it has an answer the sidecar opens no stream of events.
-    let server = world.serve().await;
+    let server = world.neighbours.serve().await;
     let created = server.post("/tasks", r#"{"title":"at once"}"#).await;
     assert_eq!(created.status, 201, "{}", created.text());
     let id = created.json()["id"].as_str().unwrap().to_owned();
     let target = format!("/tasks/{id}/status?status=completed");
     assert_eq!(server.send("PUT", &target, &[], "").await.status, 200);
     until("the completion is notified", async || {
-        (world.notified(&id).await == 1).then_some(())
+        (world.neighbours.notified(&id).await == 1).then_some(())
     })
     .await;
     let ready = server.get("/ready").await.json();
@@ -65,7 +67,7 @@ async fn a_killed_service_and_a_killed_sidecar_lose_nothing_and_invent_nothing()
     let mut world = World::start().await;
     let mut writers: Vec<Writer> = (0..WRITERS).map(Writer::new).collect();
     for round in 0..ROUNDS {
-        let server = world.serve().await;
+        let server = world.neighbours.serve().await;
         let rests_at = Some(Instant::now() + WORK);
         for writer in &mut writers {
             writer.rests_at = rests_at;
@@ -85,17 +87,14 @@ async fn a_killed_service_and_a_killed_sidecar_lose_nothing_and_invent_nothing()
             _ => {
                 let kill = async {
                     sleep(MIDDLE).await;
-                    world.sidecar.kill();
+                    world.neighbours.ours.kill();
                 };
                 tokio::join!(work, kill);
-                world.sidecar.restart().await;
+                world.neighbours.ours.restart().await;
             }
         }
         server.kill();
     }
-    let server = world.serve().await;
-    for writer in &mut writers {
-        writer.finish(&server).await;
-    }
-    world.judge(&writers).await;
+    let server = world.neighbours.serve().await;
+    world.judge(&mut writers, &server).await;
 }

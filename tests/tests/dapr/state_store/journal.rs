@@ -1,5 +1,6 @@
 //! What the journal keeps, whoever reads it and whoever dies.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use super::{Stack, etag, event, pending, put, settle_all, task, value};
 
 impl Stack {
     /// What a client of the sidecar reads under a key; empty is missing.
-    async fn raw(&self, name: &str) -> String {
+    pub(super) async fn raw(&self, name: &str) -> String {
         let path = format!("/v1.0/state/statestore/{name}");
         self.sidecar.send("GET", &path, &[], "").await.text()
     }
@@ -302,6 +303,51 @@ async fn an_event_that_is_not_known_yet_holds_back_the_later_ones_of_its_record(
         }
     }
     panic!("the journals were read each time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listing_that_goes_on_gives_each_records_events_in_the_order_of_their_commits() {
+    const RECORDS: usize = 16;
+    const COMMITS: usize = 30;
+    let stack = Stack::start().await;
+    let store = stack.open().await;
+    let is_over = AtomicBool::new(false);
+    let writing = async {
+        join_all((0..RECORDS).map(async |record| {
+            for commit in 0..COMMITS {
+                let id = format!("task-{record}");
+                let name = format!("{record:02}-{commit:02}");
+                let commit = put(&id, &json!({ "name": name }), WriteMode::Overwrite);
+                store.commit(commit.event(event(&name))).await.unwrap();
+            }
+        }))
+        .await;
+        is_over.store(true, Ordering::Relaxed);
+    };
+    // As the relay's tail does it: what was under way when it went by must not come after what follows it.
+    let listing = async {
+        let (mut after, mut names) = (None, Vec::new());
+        loop {
+            let was_over = is_over.load(Ordering::Relaxed);
+            let page = store.pending(after.clone(), 100).await.unwrap();
+            if was_over && page.is_empty() {
+                return names;
+            }
+            after = page.last().map(|found| found.id.clone()).or(after);
+            let texts = page.iter().map(|found| found.event.payload.to_vec());
+            names.extend(texts.map(|text| String::from_utf8(text).unwrap()));
+        }
+    };
+    let ((), names) = join(writing, listing).await;
+    let mut seen = HashSet::new();
+    for name in names {
+        let (record, commit) = name.split_once('-').unwrap();
+        let before = commit.parse::<usize>().unwrap().checked_sub(1);
+        let before = before.map(|before| format!("{record}-{before:02}"));
+        let is_next = before.is_none_or(|before| seen.contains(&before));
+        assert!(is_next, "{name} came before the one before it");
+        seen.insert(name);
+    }
 }
 
 /// Returns when this is the only pending event; where an unknown replica is named it takes a second look.
