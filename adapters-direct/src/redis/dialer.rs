@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 
 use super::answer::{parts, text};
 use super::config::{Address, Password, RedisConfig};
-use super::error::{Effect, Failure, OpenError};
+use super::error::{Effect, Failure, OpenError, is_login_refused};
 use super::layout::Names;
 use super::protocol;
 use super::script::{self, Scripts};
@@ -315,11 +315,10 @@ impl Dialer {
 /// Whether nobody answered whom we understand, for whatever reason.
 fn is_silence(failure: &Failure) -> bool {
     let is_refused = |source: &io::Error| source.kind() == io::ErrorKind::ConnectionRefused;
-    let is_denied = |source: &RedisError| source.kind() == redis::ErrorKind::AuthenticationFailed;
     matches!(failure, Failure::ConnectTimeout { .. })
         || matches!(failure, Failure::Connect { source, .. } if !is_refused(source))
         || matches!(failure, Failure::Untrusted { source, .. } if tls::is_something_else(source))
-        || matches!(failure, Failure::Greeting { source, .. } if !is_denied(source))
+        || matches!(failure, Failure::Greeting { source, .. } if !is_login_refused(source))
 }
 
 /// What a server says of a database that it does not have.

@@ -1,12 +1,15 @@
 //! What can go wrong with Redis, and what it means to a caller of a port.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use redis::{RedisError, ServerError};
 use task_core::ports::{ErrorKind, Guard, PortError, Retry};
 
+use super::tls;
 use crate::config::ConfigProblems;
 
 pub(super) const BACKEND: &str = "redis";
@@ -164,8 +167,12 @@ impl Failure {
     }
 }
 
-fn is_login_refused(error: &RedisError) -> bool {
-    error.kind() == redis::ErrorKind::AuthenticationFailed
+/// Whether the server does not let us in, by our password or by our certificate.
+pub(super) fn is_login_refused(error: &RedisError) -> bool {
+    // By TLS 1.3 a client has shaken hands before it hears that its certificate is not taken.
+    let held = error.source().and_then(|held| held.downcast_ref());
+    let held = held.and_then(|held: &Arc<dyn Error + Send + Sync>| held.downcast_ref());
+    error.kind() == redis::ErrorKind::AuthenticationFailed || held.is_some_and(tls::is_refusal)
 }
 
 fn left_open(error: PortError, effect: Effect) -> PortError {

@@ -97,12 +97,22 @@ async fn servers_that_ask_for_certificates_are_shown_those_that_are_named_and_no
     assert!(server.stop().success());
 
     // Without a certificate of its own it is refused, and told what to look at.
-    let without = with(&[&of_redis[..], &of_kafka[..2]].concat());
-    let words: Vec<&str> = without.iter().map(String::as_str).collect();
-    let (code, log) = world.refused(&words);
-    assert_eq!(code, Some(2), "{log}");
-    let advice = "kafka_certificate_file and kafka_key_file";
-    assert!(log.contains(advice), "{log}");
+    for (files, advice) in [
+        (
+            [&of_redis[..2], &of_kafka[..]],
+            "the keys that begin with redis_ and end in _file",
+        ),
+        (
+            [&of_redis[..], &of_kafka[..2]],
+            "kafka_certificate_file and kafka_key_file",
+        ),
+    ] {
+        let without = with(&files.concat());
+        let words: Vec<&str> = without.iter().map(String::as_str).collect();
+        let (code, log) = world.refused(&words);
+        assert_eq!(code, Some(2), "{log}");
+        assert!(log.contains(advice), "{log}");
+    }
 }
 
 /// A completion as the replaced service publishes it.
