@@ -147,6 +147,7 @@ impl Journal {
         extent: Extent,
     ) -> Result<Vec<Documented>, PortError> {
         if others.is_empty() {
+            self.state().illegible.clear();
             return Ok(Vec::new());
         }
         let mut wanted: Vec<String> = Vec::new();
@@ -162,7 +163,10 @@ impl Journal {
             let head = match self.document::<Head>(&known, &Documents::head(id)) {
                 Some((Ok(head), etag)) => Some((head, etag)),
                 // Somebody else has written over it; its replica will do the same.
-                Some((Err(Garbled), _)) => self.last_head(id),
+                Some((Err(Garbled), _)) => {
+                    illegible.insert(Arc::clone(id));
+                    self.last_head(id)
+                }
                 // Somebody is closing it.
                 None => None,
             };
@@ -173,11 +177,6 @@ impl Journal {
                     .map(|number| Documents::segment(id, *number));
                 more.extend(names.filter(|name| !known.contains_key(name)));
                 replicas.push((Arc::clone(id), head, etag, segments));
-            } else if known
-                .get(&Documents::head(id))
-                .is_some_and(|found| found.etag.is_some())
-            {
-                illegible.insert(Arc::clone(id));
             }
         }
         if !more.is_empty() {
@@ -292,7 +291,7 @@ impl Journal {
             // By the time before it was read: what is read late does not tell what is noted now.
             let silence = began.saturating_duration_since(watched.since);
             let is_silent = silence >= self.beat_every * BEATS_UNTIL_CLOSED;
-            let is_legible = watched.garbled.is_empty();
+            let is_legible = watched.garbled.is_empty() && !state.illegible.contains(&one.id);
             let is_empty =
                 extent == Extent::All && is_legible && state.index.of(&one.id).is_empty();
             if one.head.is_closed || is_silent && is_empty {
@@ -322,7 +321,7 @@ impl Journal {
         self.documents
             .change(&Documents::replicas(), remove)
             .await?;
-        let segments = head.first..=head.last;
+        let segments = (head.first..=head.last).take(MOST_SEGMENTS);
         let mut names: Vec<String> = segments
             .map(|number| Documents::segment(id, number))
             .collect();

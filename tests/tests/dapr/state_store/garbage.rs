@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use adapters_dapr::DaprStateStore;
 use serde_json::{Value, json};
-use task_core::ports::{StateStore, WriteMode};
+use task_core::ports::{Commit, Outcome, StateStore, WriteMode};
 use task_tests::wait::until;
 
 use super::{Stack, event, pending, put, settle_all, value};
 
-/// A beat that is over soon.
-const SHORT: Duration = Duration::from_millis(150);
+/// A beat that is over soon, and not while a busy machine saves a note.
+const SHORT: Duration = Duration::from_secs(1);
 
 const REGISTRY: &str = "replicas";
 
@@ -43,7 +43,18 @@ impl Stack {
 
 async fn create(store: &DaprStateStore, id: &str) {
     let create = put(id, &json!({ "id": id }), WriteMode::Create).event(event(id));
-    store.commit(create).await.unwrap();
+    commit(store, create).await;
+}
+
+/// A replica whose beat has come late says that nothing was changed, and may be asked again.
+async fn commit(store: &DaprStateStore, commit: Commit) {
+    until("the change is noted in time", async || {
+        let answer = store.commit(commit.clone()).await;
+        let outcome = answer.map_err(|error| error.outcome());
+        assert_ne!(outcome, Err(Outcome::Unknown));
+        outcome.ok()
+    })
+    .await;
 }
 
 /// Waits until exactly these events are pending.
@@ -58,6 +69,13 @@ async fn listed(store: &DaprStateStore, names: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn notes_that_cannot_be_read_hold_back_nobody_and_their_events_stay_in_their_records() {
+    for document in ["/0", ""] {
+        hold_back_nobody(document).await;
+    }
+}
+
+/// The segment, or the head that says which segments there are.
+async fn hold_back_nobody(document: &str) {
     let stack = Stack::start().await;
     let dead = stack.open_shortly().await;
     create(&dead, "1").await;
@@ -69,7 +87,7 @@ async fn notes_that_cannot_be_read_hold_back_nobody_and_their_events_stay_in_the
     settle_all(&empty).await;
     empty.flush().await.unwrap();
     drop(empty);
-    stack.garble(&format!("{name}/0")).await;
+    stack.garble(&format!("{name}{document}")).await;
 
     let other = stack.open_shortly().await;
     create(&other, "3").await;
@@ -85,7 +103,7 @@ async fn notes_that_cannot_be_read_hold_back_nobody_and_their_events_stay_in_the
     assert_eq!(value(&other, "1").await, Some(json!({"id": "1"})));
 
     let later = put("1", &json!({"id": "later"}), WriteMode::Overwrite);
-    other.commit(later.event(event("later"))).await.unwrap();
+    commit(&other, later.event(event("later"))).await;
     assert_eq!(pending(&other).await, ["1", "later"], "in their order");
     settle_all(&other).await;
     assert_eq!(pending(&other).await, [""; 0]);
