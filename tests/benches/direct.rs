@@ -28,8 +28,8 @@ struct Rates {
     create: f64,
     bare_get: f64,
     bare_create: f64,
-    /// Processor time of one create with its event, in microseconds: server, Redis, Kafka.
-    cpu_us: [f64; 3],
+    /// Processor time of one create with its event, in microseconds: server, Redis, Kafka, and the load itself.
+    cpu_us: [f64; 4],
     /// How long the server went on publishing and consuming after the creates.
     behind: Duration,
 }
@@ -49,11 +49,12 @@ pub(crate) fn request_rate(options: &Options) -> BenchResult<Row> {
     )?;
     let bare = Server::bare(workers)?;
     let mut outbox = redis::Client::open(redis.url())?.get_connection()?;
-    let processor_times = || -> BenchResult<[Duration; 3]> {
+    let processor_times = || -> BenchResult<[Duration; 4]> {
         Ok([
             server.processor_time()?,
             proc::processor_time(redis.id())?,
             proc::processor_time(kafka.id())?,
+            proc::processor_time(std::process::id())?,
         ])
     };
     let mut rounds = Vec::new();
@@ -70,7 +71,7 @@ pub(crate) fn request_rate(options: &Options) -> BenchResult<Row> {
         rounds.push(Rates {
             get,
             create: created.rate(),
-            cpu_us: [0, 1, 2].map(cpu_us),
+            cpu_us: [0, 1, 2, 3].map(cpu_us),
             bare_get,
             bare_create,
             behind,
@@ -109,6 +110,12 @@ fn answered(server: &Server, script: Script, options: &Options) -> BenchResult<A
     load.run()
 }
 
+/// What the processors could do if none of them ever waited.
+fn most_per_second(cpu_us: [f64; 4]) -> f64 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    1e6 * processors as f64 / cpu_us.iter().sum::<f64>()
+}
+
 fn row(rounds: &[Rates]) -> Row {
     let all = |value: fn(&Rates) -> f64| -> Vec<f64> { rounds.iter().map(value).collect() };
     let of = |value: fn(&Rates) -> f64| median(rounds.iter().map(value));
@@ -119,8 +126,10 @@ fn row(rounds: &[Rates]) -> Row {
     let in_time = behind <= MOST_BEHIND;
     let (bare_gets, bare_creates) = (all(|r| r.bare_get), all(|r| r.bare_create));
     let steady = is_steady(bare_gets.iter().copied()) && is_steady(bare_creates.iter().copied());
-    let cpu_us = [0, 1, 2].map(|at| median(rounds.iter().map(|round| round.cpu_us[at])));
-    let [server, redis, kafka] = cpu_us;
+    let cpu_us = [0, 1, 2, 3].map(|at| median(rounds.iter().map(|round| round.cpu_us[at])));
+    let [server, redis, kafka, load] = cpu_us;
+    let most = most_per_second(cpu_us);
+    let most_ratio = most / of(|r| r.bare_create);
     Row {
         number: "P3",
         what: format!("HTTP get and create on Redis and Kafka, {CLIENTS} clients"),
@@ -138,7 +147,12 @@ fn row(rounds: &[Rates]) -> Row {
                 ms(behind)
             ),
             format!(
-                "processor time of a create with its event: server {server:.0} µs, Redis {redis:.0} µs, Kafka {kafka:.0} µs"
+                "processor time of a create with its event: server {server:.0} µs, Redis {redis:.0} µs, \
+                 Kafka {kafka:.0} µs, load {load:.0} µs"
+            ),
+            format!(
+                "so this machine's processors cannot do more than {} = {most_ratio:.2} × no-op",
+                rate(most)
             ),
         ],
         values: json!({
@@ -147,7 +161,8 @@ fn row(rounds: &[Rates]) -> Row {
             "get_to_noop": get_ratio,
             "create_to_noop": create_ratio,
             "behind_ms": ms(behind),
-            "server_redis_kafka_cpu_us": cpu_us,
+            "server_redis_kafka_load_cpu_us": cpu_us,
+            "most_create_to_noop": most_ratio,
             "rounds": {"get_per_s": all(|r| r.get), "create_per_s": all(|r| r.create)},
         }),
     }
