@@ -32,7 +32,7 @@ use task_core::ports::Topic;
 
 use crate::config::{SidecarConfig, Token};
 use crate::event_bus::{DaprEventBus, Intake, MAX_MESSAGE_BYTES, Reply, Subscribers};
-use crate::sidecar::{API_TOKEN, Sidecar};
+use crate::sidecar::{API_TOKEN, CurrentTrace, Sidecar};
 
 /// Where events come in, before the topic's name.
 const EVENTS: &str = "/events";
@@ -45,6 +45,7 @@ struct Callbacks {
     subscribers: Arc<Subscribers>,
     pubsub: Arc<str>,
     intake: Intake,
+    trace: CurrentTrace,
 }
 
 impl fmt::Debug for Callbacks {
@@ -80,6 +81,7 @@ pub fn callbacks(sidecar: &Sidecar, bus: &DaprEventBus) -> Router {
         subscribers: Arc::clone(bus.subscribers()),
         pubsub: bus.pubsub().into(),
         intake: bus.intake(),
+        trace: sidecar.tracing().0,
     };
     // Without another way to add a route, none can be forgotten where they are walked: by
     // `every_route_refuses_a_caller_without_the_app_token`, here and in the tests of the service.
@@ -140,7 +142,11 @@ async fn event(
 ) -> Json<Answered> {
     let topic = Topic::new(topic);
     let reply = match to_bytes(body, MAX_MESSAGE_BYTES).await {
-        Ok(message) => callbacks.subscribers.deliver(&topic, message).await,
+        Ok(message) => {
+            let trace = (callbacks.trace)();
+            let delivered = callbacks.subscribers.deliver(&topic, message, trace);
+            delivered.await
+        }
         Err(error) => too_large_or_torn(&topic, &error),
     };
     let status = reply.as_str();

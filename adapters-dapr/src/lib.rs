@@ -35,6 +35,6 @@ pub use notifier::DaprNotifier;
 pub use secret_store::DaprSecretStore;
 pub use sidecar::{
     API_TOKEN, Component, CurrentTrace, Metadata, Sidecar, SidecarOptions, Subscribed, TRACEPARENT,
-    TraceParent,
+    TraceParent, WithinTrace,
 };
 pub use state_store::{DaprStateStore, Events, StateStoreOptions};

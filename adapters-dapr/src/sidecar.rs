@@ -23,7 +23,7 @@ use tonic::{Response, Status};
 
 pub(crate) use grpc::Grpc;
 pub use metadata::{Component, Metadata, Subscribed};
-pub use trace::{CurrentTrace, TRACEPARENT, TraceParent};
+pub use trace::{CurrentTrace, TRACEPARENT, TraceParent, WithinTrace};
 
 use crate::config::SidecarConfig;
 use crate::error::{BACKEND, Effect, Failure};
@@ -49,6 +49,8 @@ pub struct SidecarOptions {
     pub ping_timeout: Duration,
     /// Answers the trace context of the task that makes a call.
     pub trace: CurrentTrace,
+    /// Handles what the sidecar delivers by callback in the trace that [`Self::trace`] answered there.
+    pub within: WithinTrace,
 }
 
 impl Default for SidecarOptions {
@@ -60,6 +62,7 @@ impl Default for SidecarOptions {
             ping_after: Duration::from_secs(10),
             ping_timeout: Duration::from_secs(5),
             trace: || None,
+            within: |_, work| work,
         }
     }
 }
@@ -201,6 +204,11 @@ impl Sidecar {
             Ok(Err(status)) => Err(Failure::status(status, effect)),
             Err(_) => Err(Failure::NoAnswer { limit, effect }),
         }
+    }
+
+    /// How its calls and deliveries belong to traces.
+    pub(crate) fn tracing(&self) -> (CurrentTrace, WithinTrace) {
+        (self.options.trace, self.options.within)
     }
 
     /// The client for what the sidecar offers over HTTP alone.

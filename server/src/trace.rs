@@ -1,7 +1,8 @@
 //! Which trace the work at hand belongs to, as the W3C writes it.
 //!
 //! A request that says which trace it is a part of lends it to every call that is made in its own task; without one it
-//! is the first of a new trace. A call that no request makes, as of the relay, is a trace of its own.
+//! is the first of a new trace. What a sidecar delivers by a request is handled in that request's trace as well. A call that
+//! no request makes, as of the relay, is a trace of its own.
 //!
 //! No span is recorded here. What records them one day answers [`next_call`] from its own span in hand, and
 //! opens one where [`within`] stands; whoever asks for a [`Context`] stays as it is.

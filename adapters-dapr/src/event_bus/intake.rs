@@ -8,6 +8,8 @@ use dapr::dapr::proto::runtime::v1::topic_event_response::TopicEventResponseStat
 use task_core::ports::Topic;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::sidecar::TraceParent;
+
 /// What the sidecar is told of a delivery.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reply {
@@ -39,6 +41,8 @@ impl Reply {
 pub(crate) struct Incoming {
     pub(crate) message: Bytes,
     pub(crate) answer: Answerer,
+    /// The trace that it belongs to, if who delivers it said so.
+    pub(crate) trace: Option<TraceParent>,
 }
 
 /// Where the answer of one delivery goes.
@@ -143,7 +147,12 @@ impl Subscribers {
     /// Hands a message to a subscriber of its topic and waits for what becomes of it.
     ///
     /// Without a subscriber it is to come again: it may be that one is about to start, or to stop.
-    pub(crate) async fn deliver(&self, topic: &Topic, message: Bytes) -> Reply {
+    pub(crate) async fn deliver(
+        &self,
+        topic: &Topic,
+        message: Bytes,
+        trace: Option<TraceParent>,
+    ) -> Reply {
         let subscriber = {
             let table = self.table();
             let all = table.by_topic.get(topic);
@@ -159,6 +168,7 @@ impl Subscribers {
         let incoming = Incoming {
             message,
             answer: answerer,
+            trace,
         };
         if subscriber.send(incoming).await.is_err() {
             return Reply::Retry;

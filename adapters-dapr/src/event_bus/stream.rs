@@ -130,6 +130,7 @@ impl Open {
             let delivery = Incoming {
                 message: event.data.into(),
                 answer: Answerer::Stream(event.id, self.replies.clone()),
+                trace: None,
             };
             if incoming.send(delivery).await.is_err() {
                 return Status::cancelled("nobody listens");

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::intake::{Answerer, Incoming, Reply};
 use super::payload;
 use super::publisher::Publisher;
-use super::undertaker::Undertaker;
+use super::undertaker::{Traces, Undertaker};
 
 /// Most deliveries in hand at once; the component's own concurrency is far below it.
 const MAX_IN_HAND: usize = 1024;
@@ -41,6 +41,7 @@ pub(super) struct InHand {
     answering: Answering,
     waiting: HashMap<u64, (Content, Answerer)>,
     by_content: HashMap<Content, u64>,
+    traces: Arc<Traces>,
     next_place: u64,
 }
 
@@ -56,6 +57,7 @@ impl InHand {
             answering,
             waiting: HashMap::new(),
             by_content: HashMap::new(),
+            traces: Arc::default(),
             next_place: 0,
         }
     }
@@ -72,6 +74,8 @@ impl InHand {
             handler,
             max_deliveries: self.subscription.redelivery.max_deliveries,
             dead_letter: self.subscription.dead_letter.clone(),
+            within: publisher.sidecar.tracing().1,
+            traces: Arc::clone(&self.traces),
             publisher,
             stop: stop.clone(),
         };
@@ -103,7 +107,11 @@ impl InHand {
     }
 
     fn take(&mut self, dispatcher: &mut Dispatcher<u64>, incoming: Incoming) {
-        let Incoming { message, answer } = incoming;
+        let Incoming {
+            message,
+            answer,
+            trace,
+        } = incoming;
         let answer = match self.answering {
             Answering::WhenDone => answer,
             Answering::AtOnce => answer.now(Reply::Success),
@@ -131,6 +139,7 @@ impl InHand {
             payload: content.1.clone(),
             attempt: 1,
         };
+        self.traces.begin(&content, trace);
         self.by_content.insert(content.clone(), place);
         self.waiting.insert(place, (content, answer));
         dispatcher.offer(place, delivery);
@@ -145,6 +154,7 @@ impl InHand {
         };
         if let Some((content, answer)) = self.waiting.remove(place) {
             self.by_content.remove(&content);
+            self.traces.end(&content);
             answer.answer(reply);
         }
     }

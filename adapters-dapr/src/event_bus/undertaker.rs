@@ -3,11 +3,13 @@
 //! The sidecar has dead letters of its own, but would also send there what fails once, and what comes while
 //! the app is down. So it is told of none, and they are published from here.
 
+use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures_util::FutureExt;
 use task_core::background::Stop;
 use task_core::dispatch::DeadReason;
@@ -15,6 +17,7 @@ use task_core::ports::{Answer, Delivery, EventHandler, Topic};
 use tokio::time::sleep;
 
 use super::publisher::Publisher;
+use crate::sidecar::{TraceParent, WithinTrace};
 
 /// Pause before a burial is tried again.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_secs(1);
@@ -26,13 +29,45 @@ pub(super) struct Undertaker {
     pub(super) max_deliveries: u32,
     pub(super) dead_letter: Topic,
     pub(super) publisher: Publisher,
+    pub(super) traces: Arc<Traces>,
+    pub(super) within: WithinTrace,
     pub(super) stop: Stop,
+}
+
+/// The traces of what is in hand, by key and payload: a handler's call is told no more.
+#[derive(Debug, Default)]
+pub(super) struct Traces(Mutex<HashMap<(Box<str>, Bytes), TraceParent>>);
+
+impl Traces {
+    fn all(&self) -> MutexGuard<'_, HashMap<(Box<str>, Bytes), TraceParent>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn begin(&self, content: &(Box<str>, Bytes), trace: Option<TraceParent>) {
+        if let Some(trace) = trace {
+            self.all().insert(content.clone(), trace);
+        }
+    }
+
+    pub(super) fn end(&self, content: &(Box<str>, Bytes)) {
+        self.all().remove(content);
+    }
+
+    fn of(&self, delivery: &Delivery) -> Option<TraceParent> {
+        let content = (delivery.key.clone(), delivery.payload.clone());
+        self.all().get(&content).copied()
+    }
 }
 
 #[async_trait]
 impl EventHandler for Undertaker {
     async fn handle(&self, delivery: &Delivery) -> Answer {
-        let call = AssertUnwindSafe(self.handler.handle(delivery)).catch_unwind();
+        let call = self.handler.handle(delivery);
+        let call = match self.traces.of(delivery) {
+            Some(trace) => (self.within)(trace, call),
+            None => call,
+        };
+        let call = AssertUnwindSafe(call).catch_unwind();
         let answer = call.await.unwrap_or_else(|_| {
             tracing::error!(topic = %delivery.topic, key = %delivery.key, "event handler panicked");
             Answer::Retry

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use futures_util::future::BoxFuture;
+use task_core::ports::Answer;
+
 /// The name of the header, over HTTP and over gRPC.
 pub const TRACEPARENT: &str = "traceparent";
 
@@ -28,7 +31,28 @@ pub struct TraceParent {
 /// It is called in that task, once a call, and must not block.
 pub type CurrentTrace = fn() -> Option<TraceParent>;
 
+/// Handles a delivery in the trace of who delivered it.
+pub type WithinTrace = for<'a> fn(TraceParent, BoxFuture<'a, Answer>) -> BoxFuture<'a, Answer>;
+
 impl TraceParent {
+    /// The trace; never zero.
+    #[must_use]
+    pub fn trace_id(&self) -> [u8; 16] {
+        self.trace_id
+    }
+
+    /// The span; never zero.
+    #[must_use]
+    pub fn span_id(&self) -> [u8; 8] {
+        self.span_id
+    }
+
+    /// 1 if the trace is recorded.
+    #[must_use]
+    pub fn flags(&self) -> u8 {
+        self.flags
+    }
+
     /// Joins the parts; `None` if an id is zero, which the standard forbids.
     #[must_use]
     pub fn new(trace_id: [u8; 16], span_id: [u8; 8], flags: u8) -> Option<Self> {

@@ -9,8 +9,9 @@ use adapters_dapr::{
     callbacks,
 };
 use axum::Router;
+use futures_util::future::BoxFuture;
 use task_core::layer::{GuardedEventBus, GuardedStateStore};
-use task_core::ports::{Group, PortError, SecretStore};
+use task_core::ports::{Answer, Group, PortError, SecretStore};
 
 use super::waiting::{Missed, Needed, Patience};
 use super::{Backend, Consumer, Hears, Parting, Replicas, guards, notifier};
@@ -78,7 +79,17 @@ fn options() -> SidecarOptions {
         let call = trace::next_call();
         TraceParent::new(call.trace_id, call.span_id, call.flags)
     };
+    options.within = within;
     options
+}
+
+fn within(caller: TraceParent, work: BoxFuture<'_, Answer>) -> BoxFuture<'_, Answer> {
+    let caller = trace::Context {
+        trace_id: caller.trace_id(),
+        span_id: caller.span_id(),
+        flags: caller.flags(),
+    };
+    Box::pin(trace::within(Some(caller), work))
 }
 
 /// Waits for the sidecar and opens its store of secrets.

@@ -1,10 +1,14 @@
-//! The trace of a request goes on in all that it makes the sidecar do.
+//! The trace of a request goes on in all that it makes the sidecars do.
 
 use std::collections::BTreeSet;
 
+use axum::http::StatusCode;
+use serde_json::json;
 use task_tests::process::RedisServer;
-use task_tests::process::dapr::{Neighbours, self_hosted};
+use task_tests::process::dapr::{APP_TOKEN, Neighbours, self_hosted};
 use task_tests::wait::until;
+
+use crate::app::{Call, DaprApp};
 
 /// Each span is a line of the sidecar's log.
 const TRACING: &str = "  tracing:
@@ -83,4 +87,35 @@ async fn a_request_is_one_trace_with_its_calls_of_the_sidecar() {
     let others = all.iter().filter(is_ours);
     let roots: Vec<&Span> = others.filter(|span| span.parent == NOBODY).collect();
     assert!(roots.is_empty(), "calls without a traceparent: {roots:?}");
+}
+
+#[tokio::test]
+async fn an_event_with_a_trace_is_notified_in_that_trace() {
+    let answer = |call: &Call| (call.path == "/notify").then(|| (StatusCode::OK, json!("taken")));
+    let mut app = DaprApp::start(answer).await;
+    let redis = RedisServer::start().await;
+    let resources = self_hosted(redis.port());
+    let world = Neighbours::start_with(resources, TRACING, |_| app.port).await;
+    let server = world.serve().await;
+    let event = json!({
+        "specversion": "1.0", "id": "e-1", "source": "task-api", "type": "task.completed", "subject": "t-1",
+        "data": {
+            "event_type": "task.completed", "task_id": "t-1", "title": "traced", "status": "completed",
+            "timestamp": "2099-11-21T02:08:47.911595",
+        },
+    });
+    let traceparent = format!("00-{TRACE}-{CALLER}-01");
+    let headers = [
+        ("dapr-api-token", APP_TOKEN),
+        ("traceparent", &*traceparent),
+    ];
+    let path = "/events/task-events";
+    let answer = server
+        .send("POST", path, &headers, &event.to_string())
+        .await;
+    assert_eq!(answer.json(), json!({"status": "SUCCESS"}));
+    let call = app.next("/notify").await;
+    let trace = call.headers["traceparent"].to_str().unwrap();
+    assert_eq!(&trace[3..35], TRACE);
+    assert_ne!(&trace[36..52], CALLER, "a call is a span of its own");
 }

@@ -147,6 +147,6 @@ async fn a_bus_without_its_component_is_not_opened() {
     let error = opened.unwrap_err();
     assert_eq!(
         error.to_string(),
-        "dapr open: not found: the sidecar has no pub/sub component \"pubsub\""
+        "dapr open: not found: the sidecar has no component \"pubsub\""
     );
 }
