@@ -34,6 +34,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join;
+use serde::{Deserialize, Serialize};
 use task_core::background::Background;
 use task_core::ports::{
     BusCapability, CapabilitySet, Event, EventBus, EventHandler, PortError, StartAt, Subscription,
@@ -101,11 +102,18 @@ impl Default for EventBusOptions {
 pub struct DaprEventBus {
     publisher: Publisher,
     kind: Kind,
-    app_id: Arc<str>,
+    profile: EventBusProfile,
     intake: Intake,
     new_groups: Option<NewGroups>,
     open_timeout: Duration,
     subscribers: Arc<Subscribers>,
+}
+
+/// What is known of a component and its sidecar, to be kept for a start without them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventBusProfile {
+    pub(crate) component_type: Box<str>,
+    pub(crate) app_id: Box<str>,
 }
 
 /// What is known of a component by its type.
@@ -163,29 +171,24 @@ impl DaprEventBus {
     pub async fn open(sidecar: &Sidecar, options: EventBusOptions) -> Result<Self, PortError> {
         let metadata = sidecar.metadata().await?;
         let component = metadata.needed(&sidecar.config().components.pubsub)?;
-        Ok(Self::assembled(
-            sidecar,
-            &component.kind,
-            &metadata.app_id,
-            options,
-        ))
+        let profile = EventBusProfile {
+            component_type: (*component.kind).into(),
+            app_id: (*metadata.app_id).into(),
+        };
+        Ok(Self::known(sidecar, profile, options))
     }
 
-    /// A bus of what is known of its component.
-    pub(crate) fn assembled(
-        sidecar: &Sidecar,
-        component_type: &str,
-        app_id: &str,
-        options: EventBusOptions,
-    ) -> Self {
-        let kind = Kind::of(component_type);
+    /// A bus on a component that was open before, without asking the sidecar: it may be away.
+    #[must_use]
+    pub fn known(sidecar: &Sidecar, profile: EventBusProfile, options: EventBusOptions) -> Self {
+        let kind = Kind::of(&profile.component_type);
         Self {
             publisher: Publisher {
                 sidecar: sidecar.clone(),
                 pubsub: sidecar.config().components.pubsub.clone(),
             },
             kind,
-            app_id: app_id.into(),
+            profile,
             intake: options.intake,
             new_groups: options.new_groups.or(kind.new_groups()),
             open_timeout: options.open_timeout,
@@ -196,7 +199,13 @@ impl DaprEventBus {
     /// The group of every subscription: the app id that the sidecar runs with.
     #[must_use]
     pub fn group(&self) -> &str {
-        &self.app_id
+        &self.profile.app_id
+    }
+
+    /// What was found out when the component was opened.
+    #[must_use]
+    pub fn profile(&self) -> &EventBusProfile {
+        &self.profile
     }
 
     pub(crate) fn subscribers(&self) -> &Arc<Subscribers> {

@@ -30,11 +30,11 @@ pub use callback::{CALLBACK_PATHS, callbacks, with_app_token};
 pub use config::{
     Components, ConfigError, DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, Problem, SidecarConfig, Token,
 };
-pub use event_bus::{DaprEventBus, EventBusOptions, Intake, NewGroups};
+pub use event_bus::{DaprEventBus, EventBusOptions, EventBusProfile, Intake, NewGroups};
 pub use notifier::DaprNotifier;
 pub use secret_store::DaprSecretStore;
 pub use sidecar::{
     API_TOKEN, Component, CurrentTrace, Metadata, Sidecar, SidecarOptions, Subscribed, TRACEPARENT,
     TraceParent, WithinTrace,
 };
-pub use state_store::{DaprStateStore, Events, StateStoreOptions};
+pub use state_store::{DaprStateStore, Events, StateStoreOptions, StateStoreProfile};

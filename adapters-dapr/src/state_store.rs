@@ -29,13 +29,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use task_core::ports::{
     CapabilitySet, Clock, Commit, DeleteOptions, ETag, Entropy, ErrorKind, Key, Kind, Page,
     PendingEvent, PendingId, PortError, PutOptions, StateCapability, StateStore, Stored,
     SystemClock, SystemEntropy, Write,
 };
 
-use self::calls::Calls;
+use self::calls::{Calls, NOBODY};
 use self::names::name_of;
 use self::outbox::Outbox;
 use self::probe::Abilities;
@@ -98,6 +99,13 @@ pub struct StateStoreOptions {
     pub refuse_after: Duration,
 }
 
+/// What a component was found to be able to do, to be kept for a start without it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateStoreProfile {
+    abilities: Abilities,
+    is_volatile: bool,
+}
+
 /// Whether commits may have events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Events {
@@ -149,6 +157,10 @@ impl Default for StateStoreOptions {
 /// - A value that has a limit and was written with events, or over some that were pending, is missing after its limit
 ///   by our clock, and its bytes stay in the component until its next write.
 /// - A foreign writer that writes a record without its member `_pending` drops its pending events.
+/// - No key can be found but by its name. If a foreign writer removes or garbles the journal of a replica that is gone,
+///   its events wait in their records, and each comes with the next change of its record that has an event: never
+///   if there is none. So it is with the list of replicas, if none of those who have read it lives. What no journal
+///   tells to be settled may be published twice, and is never passed over.
 #[derive(Debug, Clone)]
 pub struct DaprStateStore {
     shared: Arc<Shared>,
@@ -157,7 +169,7 @@ pub struct DaprStateStore {
 #[derive(Debug)]
 struct Shared {
     calls: Calls,
-    abilities: Abilities,
+    profile: StateStoreProfile,
     capabilities: &'static [StateCapability],
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
@@ -175,25 +187,51 @@ impl DaprStateStore {
         let component = metadata.needed(&sidecar.config().components.state_store)?;
         let calls = Calls::new(sidecar);
         let abilities = probe::probe(&calls, component, &*options.entropy).await?;
-        let is_volatile = component.kind == VOLATILE;
+        let profile = StateStoreProfile {
+            abilities,
+            is_volatile: component.kind == VOLATILE,
+        };
+        Ok(Self::assembled(calls, profile, options))
+    }
+
+    /// A store on a component that was open before, without asking the sidecar: it may be away.
+    ///
+    /// The component has to be the one that the profile was found of.
+    #[must_use]
+    pub fn known(
+        sidecar: &Sidecar,
+        profile: StateStoreProfile,
+        options: StateStoreOptions,
+    ) -> Self {
+        Self::assembled(Calls::new(sidecar), profile, options)
+    }
+
+    /// What was found out when the component was opened.
+    #[must_use]
+    pub fn profile(&self) -> StateStoreProfile {
+        self.shared.profile
+    }
+
+    fn assembled(calls: Calls, profile: StateStoreProfile, options: StateStoreOptions) -> Self {
+        let abilities = profile.abilities;
         let outbox =
             (options.events == Events::Kept).then(|| Outbox::new(&calls, abilities, &options));
-        let capabilities = match (&outbox, is_volatile) {
+        let capabilities = match (&outbox, profile.is_volatile) {
             (None, false) => PLAIN,
             (None, true) => PLAIN_VOLATILE,
             (Some(_), false) => OUTBOX,
             (Some(_), true) => OUTBOX_VOLATILE,
         };
-        Ok(Self {
+        Self {
             shared: Arc::new(Shared {
                 calls,
-                abilities,
+                profile,
                 capabilities,
                 clock: options.clock,
                 entropy: options.entropy,
                 outbox,
             }),
-        })
+        }
     }
 
     /// Saves which events are settled, before the process ends.
@@ -277,7 +315,8 @@ impl StateStore for DaprStateStore {
         let found = self.shared.calls.get_many(&names).await.map_err(failed)?;
         let now = self.shared.clock.now();
         let records = names.iter().zip(found).map(|(name, found)| {
-            let record = Record::read(name, found, now).map_err(failed)?;
+            let record = found.and_then(|found| Record::read(name, found, now));
+            let record = record.map_err(failed)?;
             Ok(self.shared.shown(name, record))
         });
         records.collect()
@@ -348,11 +387,15 @@ impl StateStore for DaprStateStore {
     }
 
     /// Reads a key that is not there: the sidecar's own health does not see the component.
+    ///
+    /// Renews this replica's sign of life if that is due, for one that changes nothing.
     async fn check(&self) -> Result<(), PortError> {
-        let found = self.shared.calls.get("probe-check").await;
-        found
-            .map(drop)
-            .map_err(|failure| failure.into_port("check"))
+        let found = self.shared.calls.get(NOBODY).await;
+        found.map_err(|failure| failure.into_port("check"))?;
+        if let Some(outbox) = &self.shared.outbox {
+            outbox.journal.stay().await;
+        }
+        Ok(())
     }
 
     /// `None`: the sidecar does not tell.

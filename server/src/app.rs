@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use task_core::application::{
-    CompletionNotifier, GroupStart, Outbox, Relay, TASK_EVENTS_TOPIC, TaskService,
+    CompletionNotifier, GroupStart, Outbox, TASK_EVENTS_TOPIC, TaskService,
 };
 use task_core::background::Background;
 use task_core::ports::{PortError, StartAt, Subscription, SystemClock, SystemEntropy, Topic};
 use tokio::net::TcpListener;
 
-use crate::backend::{self, Backend, Consumer, Hears, Parting, Replicas};
-use crate::clock::MachineClock;
-use crate::config::{Config, ConfigError};
+use crate::admin::{self, Admin};
+use crate::backend::{self, Backend, Consumer, Hears, Parallel, Parting, Running};
+use crate::config::{self, Config, ConfigError};
 use crate::events::{Delivers, Events, Hearing};
 use crate::http::{self, Gate, TaskApi, listener};
 use crate::shutdown::Stopping;
@@ -26,12 +26,6 @@ pub enum StartError {
     /// The configuration is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The backend is known, and not part of this version.
-    #[error("this version does not have the backend {name}")]
-    BackendMissing {
-        /// The backend that was asked for.
-        name: &'static str,
-    },
     /// A part of the program that the configuration asks for is not part of this build.
     #[error(
         "this build does not have {what}; run: cargo run --release -p task-server --features {feature}"
@@ -81,10 +75,12 @@ pub enum StartError {
     Unfit(#[from] PortError),
     /// The address cannot be had.
     #[error(
-        "cannot listen on {address}: {}; choose another with --listen",
+        "cannot listen on {address}: {}; choose another with {flag}",
         listen_reason(error)
     )]
     Listen {
+        /// The flag that chooses it.
+        flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// Why, in the words of the operating system.
@@ -107,11 +103,9 @@ impl StartError {
             Self::Secret { .. } => {
                 Some("check the key, and the store that the key secrets chooses")
             }
-            Self::Config(_)
-            | Self::BackendMissing { .. }
-            | Self::NotCompiledIn { .. }
-            | Self::Unfit(_)
-            | Self::Listen { .. } => None,
+            Self::Config(_) | Self::NotCompiledIn { .. } | Self::Unfit(_) | Self::Listen { .. } => {
+                None
+            }
         }
     }
 }
@@ -157,19 +151,31 @@ pub struct App {
     receiver: Option<String>,
     events: Background,
     parting: Option<Parting>,
+    running: Option<Running>,
+    admin: Option<Admin>,
 }
 
 impl App {
-    /// Opens the backend and builds the service. Nothing listens yet.
+    /// Opens the backend and builds the service. Only the admin routes of a move have their address yet.
     ///
     /// # Errors
     /// The backend is not part of this build, or cannot be opened.
     pub async fn build(config: &Config) -> Result<Self, StartError> {
-        let backend = backend::open(config).await?;
-        Self::over(backend, config).await
+        // The address first: it is the quickest to refuse.
+        let admin = match config.backend {
+            config::Backend::Parallel => Some(admin::Socket::open(config).await?),
+            config::Backend::Embedded | config::Backend::Direct | config::Backend::Dapr => None,
+        };
+        let backend = Box::pin(backend::open(config)).await?;
+        let admin = admin.zip(backend.parallel.as_ref());
+        let admin = admin.map(|(socket, parallel)| socket.with(parallel, config));
+        let app = Self::over(backend, config).await?;
+        Ok(Self { admin, ..app })
     }
 
     /// Builds the service over a backend that is open already, and begins to publish and to consume.
+    ///
+    /// It has no admin routes.
     ///
     /// # Errors
     /// The backend cannot do what the service needs.
@@ -183,43 +189,43 @@ impl App {
             consumer,
             callbacks,
             parting,
+            profile: _,
+            parallel,
             place,
             receiver,
         } = backend;
+        let running = parallel.as_ref().map(Parallel::start).transpose()?;
         let outbox = Arc::new(Outbox::new(Arc::clone(&store))?);
         let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy));
         let service = TaskService::new(Arc::clone(&outbox), clock, entropy)?;
-
+        let service = match &parallel {
+            Some(parallel) => service.in_terms(parallel.terms()),
+            None => service,
+        };
+        let relays = match &parallel {
+            Some(parallel) => parallel.relays(&bus)?,
+            None if outbox.needs_relay() => vec![replicas.relay(outbox, Arc::clone(&bus))?],
+            None => Vec::new(),
+        };
         // The group's position is fixed before the first event is published.
-        let start = GroupStart::of(&consumer.group, &*store, &SystemClock).await?;
+        let history = parallel.as_ref().map(Parallel::history);
+        let history = history.unwrap_or_else(|| Arc::clone(&store));
+        let start = GroupStart::of(&consumer.group, &*history, &SystemClock).await?;
         let (marks, to) = (Arc::clone(&store), Arc::clone(&notifier));
         let handler = CompletionNotifier::new(consumer.group.clone(), marks, to);
         let (handler, subscription) = heard_by(consumer, handler, start);
-        let subscription = Subscription {
-            redelivery: config.redelivery,
-            ..subscription
-        };
-        let relay = match (outbox.needs_relay(), replicas) {
-            (false, _) => None,
-            (true, Replicas::One) => Some(Relay::new(outbox, Arc::clone(&bus))),
-            (true, Replicas::Many { leases, lease }) => {
-                let (bus, clock) = (Arc::clone(&bus), Arc::new(MachineClock));
-                let relay = Relay::shared(outbox, bus, leases, lease, clock, &SystemEntropy);
-                Some(relay?)
-            }
-        };
         let events = Events {
             bus: Arc::clone(&bus),
-            subscription,
+            subscription: Subscription {
+                redelivery: config.redelivery,
+                ..subscription
+            },
             handler: Arc::new(handler),
-            relay,
+            relays,
             finish_within: config.limits.shutdown_timeout,
         };
         // A sidecar asks the service for its routes and lets nobody subscribe until it has the answer.
-        let delivers = match callbacks {
-            Some(_) => Delivers::OnceServing,
-            None => Delivers::AtOnce,
-        };
+        let delivers = Delivers::with(callbacks.as_ref());
         let hearing = Arc::new(Hearing::default());
         let events = events.start(delivers, Arc::clone(&hearing)).await?;
 
@@ -229,14 +235,15 @@ impl App {
             inbox,
         });
         let router = http::router(Arc::clone(&api), callbacks);
-        let gate = Gate::new(router, &config.limits);
         Ok(Self {
-            gate: Arc::new(gate),
+            gate: Arc::new(Gate::new(router, &config.limits)),
             api,
             place,
             receiver,
             events,
             parting,
+            running,
+            admin: None,
         })
     }
 
@@ -259,21 +266,37 @@ impl App {
         self.receiver.as_deref()
     }
 
+    /// The admin routes, if there are any.
+    #[must_use]
+    pub fn admin(&self) -> Option<&Admin> {
+        self.admin.as_ref()
+    }
+
     /// From now on `GET /ready` answers that the service is stopping.
     pub fn stop_being_ready(&self) {
         self.api.readiness.stop();
     }
 
-    /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand, save what is left.
-    pub async fn serve(self, listener: TcpListener, stopping: Stopping) {
+    /// Serves until told to stop: not ready, drain, publish what is pending, finish what is in hand, leave the move,
+    /// save what is left.
+    pub async fn serve(mut self, listener: TcpListener, stopping: Stopping) {
+        let admin = self.admin.take();
         let mut noticed = stopping.clone();
         let not_ready = async {
             noticed.raised().await;
             self.stop_being_ready();
         };
-        let serving = listener::serve(listener, Arc::clone(&self.gate), stopping);
-        tokio::join!(not_ready, serving);
+        let asked = async {
+            if let Some(admin) = admin {
+                admin.serve(stopping.clone()).await;
+            }
+        };
+        let serving = listener::serve(listener, Arc::clone(&self.gate), stopping.clone());
+        tokio::join!(not_ready, asked, serving);
         self.events.stop().await;
+        if let Some(running) = self.running {
+            running.stop().await;
+        }
         if let Some(parting) = self.parting {
             parting.save().await;
         }

@@ -5,14 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
 use futures_util::future::BoxFuture;
+use task_core::application::{Outbox, Relay};
 #[cfg(feature = "dapr")]
 use task_core::ports::SecretStore;
-use task_core::ports::{EventBus, Group, Notifier, PortError, StateStore};
+use task_core::ports::{EventBus, Group, Notifier, PortError, StateStore, SystemEntropy};
 
 use crate::app::StartError;
+use crate::clock::MachineClock;
 use crate::config::{self, Config, Conflict, SecretSource};
 use crate::http::Inbox;
 
+#[cfg(all(feature = "redis", feature = "http"))]
+pub mod convert;
 #[cfg(feature = "dapr")]
 mod dapr;
 #[cfg(all(feature = "redis", feature = "http"))]
@@ -27,14 +31,20 @@ mod embedded;
 mod guards;
 #[cfg(all(feature = "redis", feature = "http", feature = "kafka"))]
 mod kafka;
+mod known;
 #[cfg(any(
     feature = "embedded",
     feature = "dapr",
     all(feature = "redis", feature = "http")
 ))]
 mod notifier;
+mod pairs;
+mod parallel;
 #[cfg(any(feature = "dapr", all(feature = "redis", feature = "http")))]
 mod waiting;
+
+pub use parallel::Parallel;
+pub(crate) use parallel::Running;
 
 /// The driven ports of the Task API.
 #[derive(Debug)]
@@ -55,6 +65,10 @@ pub struct Backend {
     pub callbacks: Option<Router>,
     /// What is saved after everything else has ended.
     pub parting: Option<Parting>,
+    /// What was asked of the backend to open it, to be kept for a start without it.
+    pub profile: serde_json::Value,
+    /// The move that the service takes part in; its store is the one above.
+    pub parallel: Option<Parallel>,
     /// What a person reads at the start about where tasks live.
     pub place: String,
     /// What a person reads at the start about where notifications go; `None` is the local inbox.
@@ -71,9 +85,13 @@ impl Parting {
         Self(Mutex::new(Box::pin(saving)))
     }
 
-    pub(crate) async fn save(self) {
+    async fn saved(self) -> Result<(), PortError> {
         let saving = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = saving.await {
+        saving.await
+    }
+
+    pub(crate) async fn save(self) {
+        if let Err(error) = self.saved().await {
             tracing::warn!(%error, "not everything was tidied up; the next start does it");
         }
     }
@@ -129,6 +147,34 @@ pub enum Replicas {
     },
 }
 
+impl Replicas {
+    /// The relay of an outbox that these have.
+    pub(crate) fn relay(
+        self,
+        outbox: Arc<Outbox>,
+        bus: Arc<dyn EventBus>,
+    ) -> Result<Relay, PortError> {
+        match self {
+            Self::One => Ok(Relay::new(outbox, bus)),
+            Self::Many { leases, lease } => {
+                let clock = Arc::new(MachineClock);
+                Relay::shared(outbox, bus, leases, lease, clock, &SystemEntropy)
+            }
+        }
+    }
+}
+
+/// What a backend is opened for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Role<'a> {
+    /// To serve tasks by itself. It does not write past a move that somebody else has begun.
+    Alone,
+    /// To be one side of a move, which decides what is written and published.
+    Side,
+    /// To be the side of a move that may be away, with the profile that it had at an earlier start.
+    Known(&'a serde_json::Value),
+}
+
 /// What a build without Dapr says to the secrets of a sidecar.
 pub(crate) const NO_SIDECAR_SECRETS: StartError = StartError::NotCompiledIn {
     what: "secrets of a Dapr sidecar",
@@ -151,24 +197,32 @@ pub(crate) async fn secrets_of_sidecar(
 /// # Errors
 /// The backend, or the way to notify, is not compiled in.
 pub fn check(config: &Config) -> Result<(), StartError> {
-    let lacks = |what, feature| Err(StartError::NotCompiledIn { what, feature });
     if config.notification_url.is_some() && cfg!(not(feature = "http")) {
         return lacks("notification_url", "http");
     }
     if matches!(config.secrets, SecretSource::Sidecar(_)) && cfg!(not(feature = "dapr")) {
         return Err(NO_SIDECAR_SECRETS);
     }
-    match config.backend {
+    for backend in config::Backend::SIDES {
+        if config.uses(backend) {
+            check_one(config, backend)?;
+        }
+    }
+    Ok(())
+}
+
+fn lacks(what: &'static str, feature: &'static str) -> Result<(), StartError> {
+    Err(StartError::NotCompiledIn { what, feature })
+}
+
+fn check_one(config: &Config, backend: config::Backend) -> Result<(), StartError> {
+    match backend {
         config::Backend::Embedded if cfg!(not(feature = "embedded")) => {
             lacks("the backend embedded", "embedded")
         }
-        config::Backend::Embedded => Ok(()),
         config::Backend::Direct => check_direct(config),
         config::Backend::Dapr if cfg!(not(feature = "dapr")) => lacks("the backend dapr", "dapr"),
-        config::Backend::Dapr => Ok(()),
-        other @ config::Backend::Parallel => Err(StartError::BackendMissing {
-            name: other.as_str(),
-        }),
+        config::Backend::Embedded | config::Backend::Dapr | config::Backend::Parallel => Ok(()),
     }
 }
 
@@ -179,16 +233,13 @@ fn check_direct(config: &Config) -> Result<(), StartError> {
 
 #[cfg(not(all(feature = "redis", feature = "http")))]
 fn check_direct(_: &Config) -> Result<(), StartError> {
-    Err(StartError::NotCompiledIn {
-        what: "the backend direct",
-        feature: "direct",
-    })
+    lacks("the backend direct", "direct")
 }
 
 /// Lets only a sidecar that shows the app token through to a router's routes, if the environment has one.
 ///
 /// # Errors
-/// This build cannot ask for a token, or the sidecar's variables are wrong.
+/// That token is none.
 #[cfg(feature = "dapr")]
 pub(crate) fn with_app_token(router: Router, config: &Config) -> Result<Router, StartError> {
     dapr::with_app_token(router, config)
@@ -209,15 +260,19 @@ pub(crate) fn with_app_token(router: Router, config: &Config) -> Result<Router, 
     }
 }
 
-/// What the adapters of the configured backend refuse, as far as this build has them.
+/// What the adapters of the configured backend refuse, as far as this build has them, and which moves there are not.
 #[must_use]
 pub fn conflicts(config: &Config) -> Vec<Conflict> {
-    let of_backend = match config.backend {
+    let used = config::Backend::SIDES.into_iter();
+    let used = used.filter(|backend| config.uses(*backend));
+    let of_adapters = used.flat_map(|backend| match backend {
         #[cfg(all(feature = "redis", feature = "http"))]
         config::Backend::Direct => direct::conflicts(config),
         _ => Vec::new(),
-    };
-    of_backend.into_iter().chain(of_sidecar(config)).collect()
+    });
+    let of_pair = pairs::conflicts(config).into_iter();
+    let of_adapters = of_adapters.chain(of_sidecar(config));
+    of_pair.chain(of_adapters).collect()
 }
 
 #[cfg(feature = "dapr")]
@@ -234,23 +289,34 @@ fn of_sidecar(_: &Config) -> Vec<Conflict> {
 ///
 /// # Errors
 /// The backend is not compiled in, or cannot be opened.
-#[cfg_attr(
-    not(any(
-        feature = "embedded",
-        feature = "dapr",
-        all(feature = "redis", feature = "http")
-    )),
-    expect(clippy::unused_async, reason = "opening a backend waits for it")
-)]
 pub async fn open(config: &Config) -> Result<Backend, StartError> {
     check(config)?;
     match config.backend {
+        config::Backend::Parallel => Box::pin(parallel::open(config)).await,
+        alone @ (config::Backend::Embedded | config::Backend::Direct | config::Backend::Dapr) => {
+            open_one(config, alone, &config.direct.redis, Role::Alone).await
+        }
+    }
+}
+
+/// Opens one backend, which was checked; a direct one on this Redis.
+#[cfg_attr(
+    not(all(feature = "redis", feature = "http")),
+    expect(unused_variables, reason = "what only one backend needs")
+)]
+async fn open_one(
+    config: &Config,
+    backend: config::Backend,
+    redis: &config::Redis,
+    role: Role<'_>,
+) -> Result<Backend, StartError> {
+    match backend {
         #[cfg(feature = "embedded")]
-        config::Backend::Embedded => embedded::open(config).await,
+        config::Backend::Embedded => embedded::open(config, role).await,
         #[cfg(all(feature = "redis", feature = "http"))]
-        config::Backend::Direct => direct::open(config).await,
+        config::Backend::Direct => direct::open(config, redis, role).await,
         #[cfg(feature = "dapr")]
-        config::Backend::Dapr => dapr::open(config).await,
+        config::Backend::Dapr => dapr::open(config, role).await,
         _ => unreachable!("the backend is not compiled in, which was checked"),
     }
 }

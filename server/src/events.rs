@@ -3,6 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use axum::Router;
+use futures_util::future::join_all;
 use task_core::application::Relay;
 use task_core::background::{Background, Stop};
 use task_core::ports::{ErrorKind, EventBus, EventHandler, PortError, Subscription};
@@ -17,8 +19,8 @@ pub(crate) struct Events {
     pub(crate) bus: Arc<dyn EventBus>,
     pub(crate) subscription: Subscription,
     pub(crate) handler: Arc<dyn EventHandler>,
-    /// Absent where the store publishes by itself.
-    pub(crate) relay: Option<Relay>,
+    /// One for each outbox; none where the store publishes by itself.
+    pub(crate) relays: Vec<Relay>,
     /// Longest wait at the end for what is in hand.
     pub(crate) finish_within: Duration,
 }
@@ -30,6 +32,16 @@ pub(crate) enum Delivers {
     AtOnce,
     /// Not before this service answers requests.
     OnceServing,
+}
+
+impl Delivers {
+    /// Who calls routes of this service looks whether there are any before anything else.
+    pub(crate) fn with(callbacks: Option<&Router>) -> Self {
+        match callbacks {
+            Some(_) => Self::OnceServing,
+            None => Self::AtOnce,
+        }
+    }
 }
 
 /// Whether events are heard yet.
@@ -110,11 +122,9 @@ impl Events {
 
     /// Publishes and hears until it should stop: then publishes what is pending, and finishes what is in hand.
     async fn run(self, heard: Background, mut stop: Stop) {
-        let relay = self.relay.map(Relay::start);
+        let relays: Vec<_> = self.relays.into_iter().map(Relay::start).collect();
         stop.raised().await;
-        if let Some(relay) = relay {
-            relay.stop().await;
-        }
+        join_all(relays.into_iter().map(Background::stop)).await;
         if timeout(self.finish_within, heard.stop()).await.is_err() {
             tracing::warn!("a notification was cut off; it is sent again at the next start");
         }

@@ -3,6 +3,7 @@
 //! This crate drives the core and decides nothing about tasks. [`app`] shows the wiring on a page;
 //! tests and other programs use it too, without the command line.
 
+pub mod admin;
 pub mod app;
 pub mod backend;
 pub mod cli;

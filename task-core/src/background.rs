@@ -3,7 +3,7 @@
 use std::fmt;
 use std::pin::pin;
 
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join_all, select};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
@@ -29,6 +29,14 @@ impl Background {
             stop: sender,
             task: Some(tokio::spawn(body(Stop(receiver)))),
         }
+    }
+
+    /// Several tasks as one, which ends when all of them have.
+    pub fn of(name: &'static str, parts: Vec<Self>) -> Self {
+        Self::spawn(name, |mut stop| async move {
+            stop.raised().await;
+            join_all(parts.into_iter().map(Self::stop)).await;
+        })
     }
 
     /// Asks the task to stop and waits until it has; a panic of the task is logged.

@@ -8,6 +8,8 @@ pub mod application;
 
 pub mod layer;
 
+pub mod migration;
+
 pub mod background;
 pub mod carried;
 pub mod dispatch;

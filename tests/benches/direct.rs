@@ -110,7 +110,7 @@ fn answered(server: &Server, script: Script, options: &Options) -> BenchResult<A
     load.run()
 }
 
-/// What the processors could do if none of them ever waited.
+/// What the processors would do at this cost if none of them ever waited.
 fn most_per_second(cpu_us: [f64; 4]) -> f64 {
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
     1e6 * processors as f64 / cpu_us.iter().sum::<f64>()
@@ -151,7 +151,7 @@ fn row(rounds: &[Rates]) -> Row {
                  Kafka {kafka:.0} µs, load {load:.0} µs"
             ),
             format!(
-                "so this machine's processors cannot do more than {} = {most_ratio:.2} × no-op",
+                "with that cost, fully used processors would give {} = {most_ratio:.2} × no-op",
                 rate(most)
             ),
         ],

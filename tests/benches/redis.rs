@@ -208,8 +208,9 @@ fn put_command(layout: RedisLayout, script: &str, number: usize) -> Cmd {
             .arg(format!("task-api:tombstone:task:bench-{}", number % KEYS)),
         RedisLayout::Dapr => command.arg(1).arg(name(layout, number)),
     };
-    command.arg(0).arg(1).arg("overwrite").arg("");
-    command.arg(&[b'v'; VALUE_BYTES]).arg("");
+    // No guard, one write, no known record; without a condition, limit, known events and list.
+    command.arg(&[0, 1, 0]).arg("overwrite").arg("");
+    command.arg(&[b'v'; VALUE_BYTES]).arg("").arg("").arg("");
     command
 }
 

@@ -2,11 +2,40 @@
 //!
 //! `servers/install` heeds one variable, `TASK_TESTS_DAPR_BIN`: the folder with Dapr's programs.
 
+use std::time::Duration;
+
 /// How many random sequences a property is tried with.
 pub const SEQUENCES: &str = "TASK_TESTS_SEQUENCES";
 
 /// The seed of the random sequences, as it is printed on failure.
 pub const SEED: &str = "TASK_TESTS_SEED";
+
+/// How long replicas of a move are killed and paused at random, in seconds.
+pub const STORM_SECONDS: &str = "TASK_TESTS_STORM_SECONDS";
+
+/// How long the storm of a move lasts: 60 s unless the environment says otherwise.
+#[must_use]
+pub fn storm() -> Duration {
+    Duration::from_secs(number(STORM_SECONDS).unwrap_or(60))
+}
+
+/// How long the new side of a move is away, in seconds.
+pub const OUTAGE_SECONDS: &str = "TASK_TESTS_OUTAGE_SECONDS";
+
+/// How long the new side of a move hangs, and then is gone: 4 s each unless the environment says otherwise.
+#[must_use]
+pub fn outage() -> Duration {
+    Duration::from_secs(number(OUTAGE_SECONDS).unwrap_or(4))
+}
+
+/// Whether the protocol is checked in its full form as well, if it is more than 0.
+pub const PROTOCOL: &str = "TASK_TESTS_PROTOCOL";
+
+/// Whether the model of the protocol is checked in its full form, which takes minutes.
+#[must_use]
+pub fn protocol_in_full() -> bool {
+    number(PROTOCOL).is_some_and(|wanted| wanted > 0)
+}
 
 /// A number from the environment; what is no number counts as absent.
 #[expect(

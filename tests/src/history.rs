@@ -1,7 +1,8 @@
 //! Clients that know what they were told, and what may therefore be true.
 //!
 //! Each writer owns its tasks and writes down every answer: acknowledged, refused, or none. A change
-//! without an answer may or may not have happened; the task's tag tells which as soon as it can be read.
+//! without an answer may or may not have happened; the task's tag tells which as soon as it can be read,
+//! unless a server that sleeps may still make it: then the task is left [in doubt](Doubts).
 #![expect(
     clippy::unwrap_used,
     reason = "a test ends at the first surprise, and its name says what it shows"
@@ -32,6 +33,15 @@ fn answered(answer: Response, expected: u16) -> std::io::Result<Response> {
     }
 }
 
+/// What may have happened, and may yet.
+#[derive(Debug, Default)]
+pub struct Doubts {
+    /// What each task in doubt may be, by its revision; `None` is no task.
+    pub tasks: BTreeMap<String, BTreeSet<Option<u64>>>,
+    /// The events that these changes have, if they were made.
+    pub events: BTreeSet<Seen>,
+}
+
 /// What one writer knows.
 #[derive(Debug)]
 pub struct Writer {
@@ -47,6 +57,8 @@ pub struct Writer {
     cut_off: Option<Change>,
     /// When it begins no further change.
     pub rests_at: Option<Instant>,
+    /// Tasks that it gave up at a change without an answer; absent if it looks what became of them.
+    pub doubts: Option<Doubts>,
 }
 
 #[derive(Debug, Clone)]
@@ -60,6 +72,11 @@ enum Change {
     Delete,
     /// Refused on purpose: it carries a tag that the task never had.
     Refused,
+}
+
+fn id_of(key: &str) -> String {
+    let key = IdempotencyKey::parse(key).unwrap();
+    TaskId::for_idempotency_key(&key).as_str().to_owned()
 }
 
 fn revision_of(tag: &str) -> u64 {
@@ -83,6 +100,16 @@ impl Writer {
             events: BTreeSet::new(),
             cut_off: None,
             rests_at: None,
+            doubts: None,
+        }
+    }
+
+    /// A writer among servers that may sleep in the middle of a change: it gives up a task with an open one.
+    #[must_use]
+    pub fn doubting(name: usize) -> Self {
+        Self {
+            doubts: Some(Doubts::default()),
+            ..Self::new(name)
         }
     }
 
@@ -105,11 +132,38 @@ impl Writer {
                 Ok(()) => {}
                 Err(_) => {
                     // A change in two requests says itself which one was cut off.
-                    self.cut_off.get_or_insert(change);
+                    let change = self.cut_off.take().unwrap_or(change);
+                    self.cut_off = self.doubt(change);
                     return;
                 }
             }
         }
+    }
+
+    /// Leaves the task of a change in doubt; a writer without doubts keeps the change.
+    fn doubt(&mut self, change: Change) -> Option<Change> {
+        let Some(doubts) = &mut self.doubts else {
+            return Some(change);
+        };
+        let current = self.current.take();
+        let (id, may_be, event) = match (change, current) {
+            (Change::Create { key }, _) => {
+                let created = Some((1, "task.created".to_owned()));
+                (id_of(&key), [None, Some(1)], created)
+            }
+            (Change::Status { to }, Some((id, revision, _))) => {
+                let changed = revision + 1;
+                let event = Some((changed, format!("task.{to}")));
+                (id, [Some(revision), Some(changed)], event)
+            }
+            (Change::Delete, Some((id, revision, _))) => (id, [Some(revision), None], None),
+            (Change::Refused, Some((id, revision, _))) => (id, [Some(revision); 2], None),
+            (_, None) => unreachable!("only a creation has no task"),
+        };
+        doubts.tasks.insert(id.clone(), may_be.into());
+        let event = event.map(|(revision, kind)| (id, format!("0.{revision}"), kind));
+        doubts.events.extend(event);
+        None
     }
 
     fn next(&mut self) -> Change {
@@ -223,10 +277,7 @@ impl Writer {
         change: Change,
     ) -> std::io::Result<()> {
         let id = match &change {
-            Change::Create { key } => {
-                let key = IdempotencyKey::parse(key).unwrap();
-                TaskId::for_idempotency_key(&key).as_str().to_owned()
-            }
+            Change::Create { key } => id_of(key),
             Change::Status { .. } | Change::Delete | Change::Refused => {
                 self.current.as_ref().unwrap().0.clone()
             }

@@ -13,7 +13,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::config::SidecarConfig;
-use crate::event_bus::{EventBusOptions, NewGroups};
+use crate::event_bus::{EventBusOptions, EventBusProfile, NewGroups};
 use crate::sidecar::SidecarOptions;
 
 const TOKEN: &str = "hunter2";
@@ -58,7 +58,11 @@ impl App {
             new_groups: Some(NewGroups::Exist),
             ..EventBusOptions::default()
         };
-        let bus = DaprEventBus::assembled(&sidecar, "pubsub.redis", "task-api", options);
+        let profile = EventBusProfile {
+            component_type: "pubsub.redis".into(),
+            app_id: "task-api".into(),
+        };
+        let bus = DaprEventBus::known(&sidecar, profile, options);
         let routes = callbacks(&sidecar, &bus);
         Self { bus, routes }
     }

@@ -22,8 +22,11 @@ const MOST_KEYS: usize = 100;
 /// Keys of one bulk read that a component looks up at the same time, if it does so one by one.
 const PARALLEL: i32 = 10;
 
-/// The version that no key of `state.redis` has.
-const SENTINEL: &str = "2147483647";
+/// The version that no key of `state.redis` has. One that is no versioned value at all is written over by it.
+pub(super) const SENTINEL: &str = "2147483647";
+
+/// A key that is never written.
+pub(super) const NOBODY: &str = "probe-check";
 
 /// What a read finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,20 +95,26 @@ impl Calls {
     }
 
     /// Reads several keys, which may repeat, in as few calls as their size allows.
-    pub(super) async fn get_many(&self, names: &[String]) -> Result<Vec<Found>, Failure> {
+    ///
+    /// A key that holds what no component can read fails alone.
+    pub(super) async fn get_many(
+        &self,
+        names: &[String],
+    ) -> Result<Vec<Result<Found, Failure>>, Failure> {
         let mut unique: Vec<&String> = names.iter().collect();
         unique.sort_unstable();
         unique.dedup();
-        let mut known: HashMap<String, Found> = HashMap::with_capacity(unique.len());
+        let mut known: HashMap<String, Result<Found, String>> = HashMap::new();
         let mut parts: Vec<&[&String]> = unique.chunks(MOST_KEYS).collect();
         while let Some(part) = parts.pop() {
             match self.bulk(part).await {
                 Ok(items) => {
                     for item in items {
-                        if !item.error.is_empty() {
-                            return Err(Failure::Item(item.error));
-                        }
-                        known.insert(item.key, found(item.data, &item.etag));
+                        let found = match item.error.is_empty() {
+                            true => Ok(found(item.data, &item.etag)),
+                            false => Err(item.error),
+                        };
+                        known.insert(item.key, found);
                     }
                 }
                 // Together they are more than one answer takes.
@@ -116,8 +125,14 @@ impl Calls {
                 Err(failure) => return Err(failure),
             }
         }
-        let answer = names.iter().map(|name| known.get(name).cloned());
-        let answer = answer.map(|found| found.unwrap_or_else(nothing));
+        // In an outage each key has an error, and so has one that nobody writes.
+        if known.values().any(Result::is_err) {
+            self.get(NOBODY).await?;
+        }
+        let answer = names.iter().map(|name| match known.get(name) {
+            None => Ok(nothing()),
+            Some(found) => found.clone().map_err(Failure::Item),
+        });
         Ok(answer.collect())
     }
 

@@ -21,12 +21,12 @@ impl Shared {
     /// Where there is nothing, what a deletion leaves is left. `Waits` if it is still not clear.
     pub(super) async fn refuse(&self, entry: &Entry) -> Result<Fate, PortError> {
         let failed = |failure: Failure| failure.into_port("pending");
-        let creation = self.abilities.creation;
+        let creation = self.profile.abilities.creation;
         for _ in 0..MOST_ATTEMPTS {
             let found = self.calls.get(&entry.name).await.map_err(failed)?;
             let (data, etag) = (found.data.clone(), found.etag.clone());
             let record = Record::read(&entry.name, found, self.clock.now()).map_err(failed)?;
-            let fate = entry.fate(&record, self.abilities.keeps.missing_is_refused);
+            let fate = entry.fate(&record, self.profile.abilities.keeps.missing_is_refused);
             if fate != Fate::Waits {
                 return Ok(fate);
             }

@@ -25,8 +25,16 @@
 //! answered, and arrives when nobody waits for it any more, changes nothing that was saved later.
 //!
 //! A document that cannot be read was written by somebody else. It is told and set aside, and all others go on: a
-//! list of names or of settled notes is begun anew, a head or a segment is written over by its replica if that lives.
-//! Until then its notes are neither known nor settled: records keep their events, which are published with the next one.
+//! list of names or of settled notes is begun anew, a head or a segment is written over by its replica at its next beat.
+//! A replica that records name, or that was seen before, is written down again if its journal is open.
+//!
+//! An event in a record is settled only if a journal says so: by the notes that are done, by segments that were read, or
+//! by its end, which is told for a year. Of every other one nothing is known, and it is published with the next one of
+//! its record, before it. That it was published is then noted among what is done, whatever became of its journal.
+//!
+//! What nobody can heal: notes of a replica that is gone, where its head or segment cannot be read or is missing, or its
+//! name stands in no list and nobody lives who knew it. Dapr finds no key but by its name, so their events wait until
+//! their records are changed.
 
 mod documents;
 mod index;
@@ -41,7 +49,7 @@ use std::time::Duration;
 use task_core::ports::{Clock, Entropy, ErrorKind, Event, PortError};
 use tokio::time::Instant;
 
-use self::documents::Documents;
+use self::documents::{Documents, Done};
 use self::index::Index;
 pub(super) use self::index::{Entry, Op, Stage};
 use self::look::Watched;
@@ -63,8 +71,8 @@ const SEGMENT: u64 = 256;
 /// no note when it has stood still for one.
 const BEATS_UNTIL_CLOSED: u32 = 4;
 
-/// Replicas that are remembered without having been seen.
-const MOST_STRANGERS: usize = 1_024;
+/// Operations that are remembered of which no look has told, and closed journals.
+const MOST_REMEMBERED: usize = 16_384;
 
 /// The journal of this replica, and what it knows of the others'.
 #[derive(Debug)]
@@ -87,14 +95,26 @@ struct State {
     me: Option<Me>,
     /// What the last look saw of the others.
     watched: HashMap<Arc<str>, Watched>,
+    /// What others have settled for them, as far as their journals still say so.
+    done: HashMap<Arc<str>, Done>,
     looked: Option<Instant>,
-    /// Replicas that no look has seen, and since when they are known of.
-    strangers: HashMap<Arc<str>, Instant>,
+    /// Replicas whose journals were seen to be closed.
+    closed: HashSet<Arc<str>>,
+    /// Operations that records name and no look has told of, and since when.
+    met: HashMap<Op, Instant>,
     /// Replicas of which the last look could not read where their notes are.
     illegible: HashSet<Arc<str>>,
-    /// Which list of names could not be read, and since when the one is known that was begun in its place.
-    anew: Option<Box<str>>,
-    anew_since: Option<Instant>,
+}
+
+/// What is known of an event that a record carries and no note names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// A journal says so.
+    Settled,
+    /// No journal tells.
+    Unproven,
+    /// It may be newer than the last look.
+    Unknown,
 }
 
 /// Notes of one write, saved; what became of it is told before it is dropped, or is not known.
@@ -230,54 +250,38 @@ impl Journal {
         self.state().index.copy_of(op).is_some()
     }
 
+    /// Says whether an event is in a record of its own.
+    pub(super) fn is_moved(&self, op: &Op) -> bool {
+        let state = self.state();
+        let copy = state.index.copy_of(op).and_then(|op| state.index.get(op));
+        copy.is_some_and(|(_, copy)| copy.stage == Stage::Landed)
+    }
+
     /// Says whether an operation is one of this replica.
     pub(super) fn is_own(&self, op: &Op) -> bool {
         let state = self.state();
         state.me.as_ref().is_some_and(|me| me.id == op.replica)
     }
 
-    /// Says whether the last look would have seen this operation of another replica.
-    pub(super) fn knows(&self, op: &Op) -> bool {
-        let state = self.state();
-        let watched = state.watched.get(&op.replica);
-        watched.is_some_and(|watched| {
-            op.number < watched.through && !watched.garbled.contains(&(op.number / SEGMENT))
-        })
-    }
-
-    /// Says whether the note of another replica's operation cannot be read, so that only its record tells of it.
-    pub(super) fn is_illegible(&self, op: &Op) -> bool {
-        let state = self.state();
-        let watched = state.watched.get(&op.replica);
-        let is_garbled =
-            watched.is_some_and(|watched| watched.garbled.contains(&(op.number / SEGMENT)));
-        is_garbled || state.illegible.contains(&op.replica)
-    }
-
-    /// Says whether the journal of another replica has ended, so that all of it is settled.
-    ///
-    /// One that the last look did not see may also be new: that is told apart by the next one.
-    pub(super) fn is_closed(&self, op: &Op) -> bool {
+    /// What is known of an operation without a note.
+    pub(super) fn standing(&self, op: &Op) -> Standing {
         let mut state = self.state();
-        let is_there = state.watched.contains_key(&op.replica);
-        let may_be = state.illegible.contains(&op.replica) || state.lacks_names(self.beat_every);
-        if is_there || may_be {
-            return false;
+        if state.proves(op) {
+            state.met.remove(op);
+            return Standing::Settled;
         }
-        if state.strangers.len() >= MOST_STRANGERS {
-            state.strangers.clear();
+        if state.is_illegible(op) {
+            return Standing::Unproven;
+        }
+        if state.met.len() >= MOST_REMEMBERED {
+            state.met.clear();
         }
         let now = Instant::now();
-        let met = *state
-            .strangers
-            .entry(Arc::clone(&op.replica))
-            .or_insert(now);
-        state.looked.is_some_and(|looked| looked > met)
-    }
-
-    /// Says whether nothing is known yet of the replica of an operation; that is told by the next look.
-    pub(super) fn is_stranger(&self, op: &Op) -> bool {
-        !self.is_closed(op) && !self.state().watched.contains_key(&op.replica)
+        let met = *state.met.entry(op.clone()).or_insert(now);
+        match state.looked.is_some_and(|looked| looked > met) {
+            true => Standing::Unproven,
+            false => Standing::Unknown,
+        }
     }
 
     /// The record of this event is about to be written again: from now on it is read.
@@ -320,6 +324,8 @@ impl Journal {
             let done = self.documents.add_done(&replica, &numbers).await?;
             tracing::trace!(%replica, done, "notes of another replica are done");
             let mut state = self.state();
+            let known = state.done.entry(Arc::clone(&replica)).or_default();
+            known.add(&numbers);
             for number in numbers {
                 state.index.remove(&Op::new(&replica, number));
             }
@@ -329,10 +335,38 @@ impl Journal {
 }
 
 impl State {
-    /// Says whether a replica may live, or have left notes, whose name is not known.
-    fn lacks_names(&self, beat_every: Duration) -> bool {
-        let since = self.anew_since;
-        since.is_some_and(|since| since.elapsed() < beat_every * BEATS_UNTIL_CLOSED)
+    /// Says whether what was read of the journals proves that an operation without a note is settled.
+    fn proves(&self, op: &Op) -> bool {
+        let replica = &op.replica;
+        let is_own = self.me.as_ref().is_some_and(|me| me.id == *replica);
+        let done = self.done.get(replica);
+        let is_passed = |watched: &Watched| {
+            op.number < watched.through && !watched.garbled.contains(&(op.number / SEGMENT))
+        };
+        is_own
+            || self.closed.contains(replica)
+            || done.is_some_and(|done| done.has(op.number))
+            || self.watched.get(replica).is_some_and(is_passed)
+    }
+
+    /// Says whether the note of another replica's operation cannot be read, so that only its record tells of it.
+    fn is_illegible(&self, op: &Op) -> bool {
+        let watched = self.watched.get(&op.replica);
+        let is_garbled =
+            watched.is_some_and(|watched| watched.garbled.contains(&(op.number / SEGMENT)));
+        is_garbled || self.illegible.contains(&op.replica)
+    }
+
+    /// A journal has ended, so that all of it is settled.
+    fn is_over(&mut self, replica: &Arc<str>) {
+        if self.closed.len() >= MOST_REMEMBERED {
+            self.closed.clear();
+        }
+        self.closed.insert(Arc::clone(replica));
+        self.watched.remove(replica);
+        for op in self.index.of(replica) {
+            self.index.remove(&op);
+        }
     }
 
     fn remove_own(&mut self, op: &Op) {

@@ -26,6 +26,12 @@ impl Shared {
         events: &[CarriedEvent],
         operation: &'static str,
     ) -> Result<(), PortError> {
+        let is_moved = |one: &&CarriedEvent| {
+            let op = Op::parse(&one.op);
+            op.is_some_and(|op| outbox.journal.is_moved(&op))
+        };
+        // A deletion before this one has done it already.
+        let events: Vec<&CarriedEvent> = events.iter().filter(|one| !is_moved(one)).collect();
         if events.is_empty() {
             return Ok(());
         }
@@ -41,8 +47,12 @@ impl Shared {
             event: one.event.clone(),
         });
         let grave = New::Deleted { tombstone: None };
-        let (value, _) = grave.render(moved.collect(), self.abilities.keeps, self.clock.now());
-        let creation = self.abilities.creation;
+        let (value, _) = grave.render(
+            moved.collect(),
+            self.profile.abilities.keeps,
+            self.clock.now(),
+        );
+        let creation = self.profile.abilities.creation;
         let saved = self
             .calls
             .save(&name, &value, When::Missing, creation, Life::Same);

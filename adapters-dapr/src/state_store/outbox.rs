@@ -23,7 +23,8 @@
 //!
 //! What arrives late, after its sender has given it up or died, changes none of that: a record and every document of the
 //! journal are written over the version that was read of them. A journal is closed only when all of its notes are gone,
-//! so an event that names one which is closed is settled, whoever wrote it into the record.
+//! so an event that names one which is closed is settled, whoever wrote it into the record. One of which no journal tells
+//! counts as pending: it is published once more rather than passed over.
 //!
 //! So a refused change never has an event, and an acknowledged one has it at least once. A change whose answer was
 //! lost is judged in the same way before the caller is told anything; see [`super::decision`].
@@ -45,7 +46,7 @@ use task_core::ports::{ErrorKind, Event, PendingEvent, PendingId, PortError};
 
 use super::calls::Calls;
 use super::decision::Fate;
-use super::journal::{Entry, Journal, Op, Stage};
+use super::journal::{Entry, Journal, Op, Stage, Standing};
 use super::probe::Abilities;
 use super::record::Record;
 use super::write::{Attempt, Base, Change};
@@ -158,8 +159,11 @@ impl Outbox {
         }
         let others = ops.iter().flatten().filter(|op| !is_own(op)).count();
         if others > many {
-            let is_strange = |op: &Op| !is_own(op) && self.journal.is_stranger(op);
-            let within = match ops.iter().flatten().any(is_strange) {
+            let within = match ops
+                .iter()
+                .flatten()
+                .any(|op| self.is(op, Standing::Unknown))
+            {
                 true => Duration::ZERO,
                 false => LOOK_EVERY,
             };
@@ -170,13 +174,7 @@ impl Outbox {
                     .caused_by(error)
             })?;
             for op in &mut ops {
-                let is_settled = |op: &Op| {
-                    let is_known = self.journal.knows(op) || self.journal.is_closed(op);
-                    !is_own(op) && is_known && self.journal.entry(op).is_none()
-                };
-                if op.as_ref().is_some_and(is_settled) {
-                    *op = None;
-                }
+                op.take_if(|op| self.is(op, Standing::Settled));
             }
         }
         for op in ops.iter().flatten() {
@@ -184,6 +182,11 @@ impl Outbox {
         }
         let kept = found.iter().zip(&ops).filter(|(_, op)| op.is_some());
         Ok(kept.map(|(event, _)| event.clone()).collect())
+    }
+
+    /// Says whether an event has no note, and this is known of it.
+    fn is(&self, op: &Op, standing: Standing) -> bool {
+        self.journal.entry(op).is_none() && self.journal.standing(op) == standing
     }
 
     /// Says whether an event was moved out of its record, by whichever replica.
@@ -240,7 +243,7 @@ impl Outbox {
             self.journal.look(LOOK_EVERY).await?;
         }
         let mut ops = self.journal.with_twins(ops);
-        ops.retain(|op| self.journal.entry(op).is_some());
+        ops.retain(|op| !self.is(op, Standing::Settled));
         let entries = ops.iter().filter_map(|op| self.journal.entry(op));
         let resting = entries.filter(|(_, entry)| entry.rests);
         let names: HashSet<Arc<str>> = resting.map(|(_, entry)| entry.name).collect();
@@ -309,7 +312,7 @@ impl Listing<'_> {
         let now = store.clock.now();
         let mut records: HashMap<&str, Record> = HashMap::with_capacity(names.len());
         for (name, found) in names.iter().zip(found) {
-            match Record::read(name, found, now) {
+            match found.and_then(|found| Record::read(name, found, now)) {
                 Ok(record) => drop(records.insert(name, record)),
                 Err(failure) => {
                     let error = failure.into_port("pending");
@@ -336,17 +339,19 @@ impl Listing<'_> {
             if journal.shown(entry.op.clone()) != entry.op {
                 continue;
             }
-            let strict = store.abilities.keeps.missing_is_refused;
+            let strict = store.profile.abilities.keeps.missing_is_refused;
             let followed = match entry.fate(record, strict) {
                 Fate::Refused => journal.follow(&entry.op),
                 Fate::Done | Fate::Waits => None,
             };
             match followed {
                 // It is listed where it was, in the order of the commits.
-                Some(moved) => {
-                    let record = store.read(&moved.name, "pending").await?;
-                    self.add_found(*place, &moved, &record, strict, cursor);
-                }
+                Some(moved) => match store.read(&moved.name, "pending").await {
+                    Ok(record) => self.add_found(*place, &moved, &record, strict, cursor),
+                    Err(error) => {
+                        tracing::error!(%error, "a record of moved events is passed over");
+                    }
+                },
                 None => self.add_found(*place, entry, record, strict, cursor),
             }
         }
@@ -421,12 +426,13 @@ impl Listing<'_> {
                 // At an earlier place, unless a listing went by while its write was under way.
                 Some((earlier, entry)) if earlier < place && entry.is_listed => {}
                 Some(_) => first.push((op, event)),
-                None if journal.is_own(&op) || journal.knows(&op) => {}
-                None if journal.is_closed(&op) => {}
-                // Nobody can tell whether it is settled.
-                None if journal.is_illegible(&op) => first.push((op, event)),
-                // Newer than the last look: the order would be lost. Of a closed journal the next look tells.
-                None => is_held_back = true,
+                None => match journal.standing(&op) {
+                    Standing::Settled => {}
+                    // Twice rather than never.
+                    Standing::Unproven => first.push((op, event)),
+                    // The order would be lost. The next look tells.
+                    Standing::Unknown => is_held_back = true,
+                },
             }
         }
         if is_held_back {

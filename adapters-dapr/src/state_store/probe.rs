@@ -5,6 +5,7 @@
 //! what the contract needs, and a component that does not keep it is not opened.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use task_core::ports::{Entropy, ErrorKind, PortError};
 
 use super::calls::{Calls, Life, When};
@@ -13,7 +14,7 @@ use crate::error::{BACKEND, Failure};
 use crate::sidecar::Component;
 
 /// How a key is created only if it is not there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Creation {
     /// With an ETag that no key has, which `state.redis` takes for a missing one. It must never be asked
     /// for first-write: it would refuse plain saves of the key from then on.
@@ -23,7 +24,7 @@ pub(super) enum Creation {
 }
 
 /// What a component can do, as far as adapters have to know.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Abilities {
     pub(super) creation: Creation,
     pub(super) keeps: Keeps,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use task_core::carried::{Carried, CarriedEvent, Content, Limit};
 use task_core::domain::Timestamp;
 
@@ -146,7 +147,7 @@ pub(super) enum New {
 }
 
 /// What the component can keep by itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Keeps {
     /// An ETag of a key that is gone is refused; otherwise a limit has to be noted in the value.
     pub(super) missing_is_refused: bool,

@@ -145,9 +145,9 @@ impl Shared {
 
     /// One call, whatever is there.
     async fn overwrite(&self, change: &Change<'_>) -> Result<(), PortError> {
-        let keeps = self.abilities.keeps;
+        let keeps = self.profile.abilities.keeps;
         let (value, life) = change.new.render(Vec::new(), keeps, self.clock.now());
-        let creation = self.abilities.creation;
+        let creation = self.profile.abilities.creation;
         let saved = self
             .calls
             .save(&change.name, &value, When::Always, creation, life)
@@ -203,7 +203,7 @@ impl Shared {
         const MOVED: &str = "has another version";
         let version = Version::read(&change.name, etag);
         let version = version.ok_or_else(|| change.conflict(MOVED))?;
-        let may_vanish = version.is_limited && !self.abilities.keeps.missing_is_refused;
+        let may_vanish = version.is_limited && !self.profile.abilities.keeps.missing_is_refused;
         let remembered = match &self.outbox {
             Some(outbox) if version.has_events => outbox.recall(&change.name, &version.etag),
             Some(_) | None => None,
@@ -248,7 +248,7 @@ impl Shared {
     ) -> Result<Attempt, PortError> {
         let Base { noted, may_end } = base;
         let operation = change.operation;
-        let empties = change.empties(self.abilities.keeps);
+        let empties = change.empties(self.profile.abilities.keeps);
         let mut events = match &self.outbox {
             Some(outbox) => {
                 let many = if empties { 0 } else { MANY };
@@ -279,7 +279,7 @@ impl Shared {
             note = Some(noting);
         }
         let (value, life) = {
-            let keeps = self.abilities.keeps;
+            let keeps = self.profile.abilities.keeps;
             change.new.render(events, keeps, self.clock.now())
         };
         let life = match life {
@@ -287,7 +287,7 @@ impl Shared {
             life @ (Life::Ever | Life::Same | Life::Seconds(_)) => life,
         };
         let when = noted.as_deref().map_or(When::Missing, When::Match);
-        let creation = self.abilities.creation;
+        let creation = self.profile.abilities.creation;
         let saved = self.calls.save(&change.name, &value, when, creation, life);
         let saved = match &note {
             Some(note) => join(saved, note.prepare_next()).await.0,
@@ -312,7 +312,7 @@ impl Shared {
         mut note: Option<Note<'_>>,
         failure: Failure,
     ) -> Result<Attempt, PortError> {
-        let is_refusal = is_refusal(&failure, self.abilities.creation);
+        let is_refusal = is_refusal(&failure, self.profile.abilities.creation);
         let error = failure.into_port(change.operation);
         if error.outcome() != Outcome::Unknown {
             if let Some(note) = note {
@@ -340,7 +340,7 @@ impl Shared {
                 (Err(_), _) => return Err(error),
             }
         }
-        let strict = self.abilities.keeps.missing_is_refused;
+        let strict = self.profile.abilities.keeps.missing_is_refused;
         let fate = match fate(noted, op.as_deref(), &record, strict) {
             // What refused it has ended since: its time was over, and the memory of a sidecar sees that
             // only when it is read.

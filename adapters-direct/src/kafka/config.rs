@@ -126,7 +126,8 @@ pub enum Predecessor {
     /// Known to the topic and without members, or the subscription is refused, as `NotFound` or `Conflict`.
     ///
     /// So nothing is heard by both, and nothing by none: a partition in which it has no position, because there
-    /// was nothing while it ran, begins with what came since the last event that it has finished.
+    /// was nothing while it ran, begins with what came since the last event that it has finished, or with its oldest
+    /// event if that one is beyond retention.
     Stopped,
 }
 

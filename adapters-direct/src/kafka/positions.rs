@@ -9,7 +9,8 @@
 //!
 //! A group without a mark belongs to somebody else, who committed what it had read. We take it over as it
 //! stands, and where it stands nowhere we begin as a new group does: its oldest events are history. Where we
-//! begin at one that has stopped ([`Predecessor::Stopped`]), only what is older than its last event is.
+//! begin at one that has stopped ([`Predecessor::Stopped`]), only what is older than its last event is; nothing
+//! is where that event is beyond retention.
 //!
 //! Positions are committed before anybody joins the group, for all partitions in one step. The brokers
 //! accept that of a group without members only, so nobody who has joined is moved. Where the group has
@@ -248,14 +249,16 @@ impl Search {
         let new: Vec<i32> = all.iter().filter(is_new).copied().collect();
         if !new.is_empty() {
             let begin = self.read(|log| {
-                let last_finished = match self.config.predecessor {
-                    Predecessor::Any => None,
-                    Predecessor::Stopped => log.last_before(&positions)?,
-                };
-                match (begins_first, last_finished) {
-                    (true, _) => log.beginnings(&new),
-                    (false, Some(time_ms)) => log.since(&new, time_ms - TOLERANCE_MS),
-                    (false, None) => log.ends(&new),
+                if begins_first {
+                    return log.beginnings(&new);
+                }
+                match self.config.predecessor {
+                    Predecessor::Any => log.ends(&new),
+                    Predecessor::Stopped => match log.last_before(&positions)? {
+                        Some(time_ms) => log.since(&new, time_ms - TOLERANCE_MS),
+                        // Nobody knows when it stopped: rather history than a gap.
+                        None => log.beginnings(&new),
+                    },
                 }
             });
             positions.extend(begin?);

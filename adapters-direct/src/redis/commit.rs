@@ -48,14 +48,17 @@ impl<'a> Step<'a> {
     pub(super) fn call(&self, names: &Names, script: &Script, known: &[Known]) -> Cmd {
         let items = self.guards.len() + self.writes.len();
         let needs_outbox = !self.events.is_empty() || !known.is_empty();
-        let keys = names.width() * items + usize::from(needs_outbox);
-        let arguments = 3 + 2 * self.guards.len() + 5 * self.writes.len() + 3 * self.events.len();
+        let lists = self.lists(names);
+        let before_lists = names.width() * items;
+        let keys = before_lists + lists.len() + usize::from(needs_outbox);
+        let arguments = 3 + 2 * self.guards.len() + 6 * self.writes.len() + 3 * self.events.len();
         let mut call = script.call(keys + arguments, self.bytes());
         call.arg(keys);
         let guarded = self.guards.iter().map(|guard| &guard.key);
         for key in guarded.chain(self.writes.iter().map(Write::key)) {
             names.add_keys(key, &mut call);
         }
+        call.arg(&lists);
         if needs_outbox {
             call.arg(names.outbox());
         }
@@ -70,6 +73,11 @@ impl<'a> Step<'a> {
         for write in self.writes {
             add_write(write, &mut call);
             call.arg(joined(names, write, known).as_ref());
+            let list = names.list(write.key().kind);
+            match lists.iter().position(|known| list.as_ref() == Some(known)) {
+                Some(place) => call.arg(before_lists + place + 1),
+                None => call.arg(""),
+            };
         }
         for event in self.events {
             call.arg(event.topic.as_str())
@@ -77,6 +85,15 @@ impl<'a> Step<'a> {
                 .arg(event.payload.as_ref());
         }
         call
+    }
+
+    /// The lists on which what it writes may stand.
+    fn lists(&self, names: &Names) -> Vec<String> {
+        let kinds = self.writes.iter().map(|write| write.key().kind);
+        let mut lists: Vec<String> = kinds.filter_map(|kind| names.list(kind)).collect();
+        lists.sort_unstable();
+        lists.dedup();
+        lists
     }
 
     /// About how long the call is, so that it need not grow.

@@ -34,6 +34,7 @@ const MAX_PREFIX_BYTES: usize = 128;
 /// | a task | string `task:{id}` | hash `{prefix}\|\|task-{id}` with `data` and `version` |
 /// | another kind | string `{prefix}:state:{kind}:{id}` | hash `{prefix}\|\|{kind}-{id}` |
 /// | a tombstone | string `{prefix}:tombstone:{kind}:{id}` | the hash with empty `data` |
+/// | all names of a [listed](task_core::ports::Kind::listed) kind | sorted set `{prefix}:list:legacy:{kind}` | sorted set `{prefix}:list:dapr:{kind}` |
 /// | a version | digest of the value: it comes back with the value | number that never comes back |
 /// | pending events | stream `{prefix}:outbox` | the same |
 /// | their relay's lease | string `{prefix}:state:lease:{id}` | the same |
@@ -98,7 +99,8 @@ impl Default for KeyPrefix {
 pub enum Password {
     /// This one, as long as the backend lives.
     Fixed(Secret),
-    /// The one that a store has whenever a connection is made, so that it may be changed.
+    /// The one that a store has whenever a connection is made, so that it may be changed. While the store cannot be
+    /// asked, it is the one that has worked last.
     Kept {
         /// The store.
         store: Arc<dyn SecretStore>,

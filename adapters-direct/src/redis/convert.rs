@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use redis::Value;
-use task_core::ports::{Clock, Key, PortError, SystemClock};
+use task_core::ports::{Clock, Key, Kind, PortError, SystemClock};
 
 use super::answer::{bytes, corrupt, is, parts, unexpected};
 use super::config::RedisLayout;
@@ -12,6 +12,7 @@ use super::error::{BACKEND, Effect, Failure};
 use super::known;
 use super::layout::Names;
 use super::read::Reader;
+use super::scan;
 use super::script::digest;
 
 /// What became of a key.
@@ -32,6 +33,15 @@ pub enum Converted {
     /// Somebody has written the old form after the conversion, or the new one before it, and Redis
     /// cannot tell which is later. Who converts decides: delete the wrong one and convert again.
     Conflict,
+}
+
+/// Keys that have the form of a layout, and where the next ones begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundKeys {
+    /// The keys, tombstones included; a key may come twice.
+    pub keys: Vec<Key>,
+    /// What to ask with for the next ones; `None` at the end.
+    pub next: Option<String>,
 }
 
 /// Converts keys between the layouts, for a move without a copy.
@@ -71,15 +81,78 @@ impl RedisConverter {
         converted.map_err(|failure| failure.into_port(OPERATION))
     }
 
+    /// Lists keys of a kind that have the form of a layout, about so many at once.
+    ///
+    /// Unlike a scan of the store it has tombstones as well. What is there from the first call to the last comes at
+    /// least once.
+    ///
+    /// # Errors
+    /// `Invalid` for a `from` that no answer had; otherwise as a scan.
+    pub async fn keys(
+        &self,
+        kind: Kind,
+        of: RedisLayout,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<FoundKeys, PortError> {
+        let listed = self.list(kind, of, from, limit).await;
+        listed.map_err(|failure| failure.into_port("keys"))
+    }
+
+    async fn list(
+        &self,
+        kind: Kind,
+        of: RedisLayout,
+        from: Option<&str>,
+        limit: usize,
+    ) -> Result<FoundKeys, Failure> {
+        let names = match of {
+            RedisLayout::Legacy => &self.legacy,
+            RedisLayout::Dapr => &self.dapr,
+        };
+        let place = |from: &str| {
+            let (turn, cursor) = from.split_once(':')?;
+            Some((turn.parse::<usize>().ok()?, cursor.parse::<u64>().ok()?))
+        };
+        let (turn, cursor) = match from {
+            None => (0, 0),
+            Some(from) => place(from).ok_or_else(|| {
+                Failure::Invalid(format!("{from:?} is not where a list of keys ended"))
+            })?,
+        };
+        let beginnings = [
+            Some(names.beginning(kind)),
+            names.beginning_of_tombstones(kind),
+        ];
+        let beginnings: Vec<_> = beginnings.into_iter().flatten().collect();
+        let Some(beginning) = beginnings.get(turn) else {
+            let keys = Vec::new();
+            return Ok(FoundKeys { keys, next: None });
+        };
+        let looked = scan::Place {
+            kind,
+            beginning,
+            of_type: Some(names.type_of_value()),
+        };
+        let (keys, cursor) = scan::keys(&self.connection, names, looked, cursor, limit).await?;
+        let next = match cursor {
+            0 => (turn + 1 < beginnings.len()).then(|| format!("{}:0", turn + 1)),
+            cursor => Some(format!("{turn}:{cursor}")),
+        };
+        Ok(FoundKeys { keys, next })
+    }
+
     async fn call(&self, key: &Key, to: RedisLayout) -> Result<Converted, Failure> {
         let script = &self.connection.scripts().convert;
         let (mut known, mut looked_at) = (Vec::new(), Box::default());
         for _ in 0..known::MOST_ATTEMPTS {
             let mut call = script.call(7, 256);
-            call.arg(self.legacy.width() + self.dapr.width() + 1);
+            let lists = [&self.legacy, &self.dapr].map(|names| names.list(key.kind));
+            let lists: Vec<String> = lists.into_iter().flatten().collect();
+            call.arg(self.legacy.width() + self.dapr.width() + 1 + lists.len());
             self.legacy.add_keys(key, &mut call);
             self.dapr.add_keys(key, &mut call);
-            call.arg(self.dapr.outbox());
+            call.arg(self.dapr.outbox()).arg(lists);
             call.arg(match to {
                 RedisLayout::Legacy => "legacy",
                 RedisLayout::Dapr => "dapr",

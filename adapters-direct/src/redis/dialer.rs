@@ -4,12 +4,13 @@ use std::future::poll_fn;
 use std::io;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Pipeline, RedisConnectionInfo, RedisError, ServerError, Value};
-use task_core::ports::{Key, Kind};
+use task_core::ports::{ErrorKind, Key, Kind, PortError, Secret};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -34,6 +35,8 @@ pub(super) struct Dialer {
     address: Address,
     tls: Option<Tls>,
     password: Option<Password>,
+    /// The password that has worked last, for when its store cannot be asked.
+    kept: Mutex<Option<Secret>>,
     /// Whether a connection has stood once.
     has_worked: AtomicBool,
     connect_timeout: Duration,
@@ -91,6 +94,7 @@ impl Dialer {
         Ok(Self {
             tls: tls::prepare(config, &address)?,
             password: config.password.clone(),
+            kept: Mutex::new(None),
             has_worked: AtomicBool::new(false),
             address,
             connect_timeout: config.connect_timeout,
@@ -152,7 +156,8 @@ impl Dialer {
     }
 
     async fn connect(&self) -> Result<Dialed, Failure> {
-        let login = self.step(self.login()).await?;
+        let password = self.password().await?;
+        let login = self.login(password.as_ref());
         let socket = self.step(self.socket()).await?;
         let (multiplexed, driver) = match &self.tls {
             None => self.step(self.speak(socket, &login)).await?,
@@ -178,6 +183,7 @@ impl Dialer {
         }
         let answers = self.step(self.ask(&multiplexed, &questions)).await?;
         self.prepared(&answers)?;
+        *self.lock_kept() = password;
         Ok(Dialed {
             multiplexed,
             server,
@@ -185,18 +191,42 @@ impl Dialer {
         })
     }
 
-    /// Who we are, by what the password is now.
-    async fn login(&self) -> Result<RedisConnectionInfo, Failure> {
+    /// What the password is now, or was when its store could be asked.
+    async fn password(&self) -> Result<Option<Secret>, Failure> {
+        let Some(password) = &self.password else {
+            return Ok(None);
+        };
+        let read = async {
+            let read = password.read().await;
+            read.map_err(|source| Failure::Password { source })
+        };
+        let failure = match self.step(read).await {
+            Ok(secret) => return Ok(Some(secret)),
+            Err(failure) => failure,
+        };
+        let kept = self.lock_kept().clone();
+        match kept {
+            Some(kept) if is_unasked(&failure) => {
+                tracing::debug!(error = %failure, "the password that has worked last is used");
+                Ok(Some(kept))
+            }
+            Some(_) | None => Err(failure),
+        }
+    }
+
+    fn lock_kept(&self) -> MutexGuard<'_, Option<Secret>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn login(&self, password: Option<&Secret>) -> RedisConnectionInfo {
         let mut login = RedisConnectionInfo::default();
         if let Some(user) = &self.address.user {
             login = login.set_username(user);
         }
-        if let Some(password) = &self.password {
-            let password = password.read().await;
-            let password = password.map_err(|source| Failure::Password { source })?;
+        if let Some(password) = password {
             login = login.set_password(password.expose());
         }
-        Ok(login)
+        login
     }
 
     async fn socket(&self) -> Result<TcpStream, Failure> {
@@ -310,6 +340,16 @@ impl Dialer {
             commands: forbidden.join(", "),
         })
     }
+}
+
+/// Whether the store of the password said nothing of it.
+fn is_unasked(failure: &Failure) -> bool {
+    let is_away = |source: &PortError| {
+        let kind = source.kind();
+        matches!(kind, ErrorKind::Unavailable | ErrorKind::Timeout)
+    };
+    matches!(failure, Failure::ConnectTimeout { .. })
+        || matches!(failure, Failure::Password { source } if is_away(source))
 }
 
 /// Whether nobody answered whom we understand, for whatever reason.

@@ -81,6 +81,16 @@ impl Names {
         format!("{}:outbox", self.namespace())
     }
 
+    /// The sorted set of the names of a kind's values, if the kind is listed.
+    pub(super) fn list(&self, kind: Kind) -> Option<String> {
+        let layout = match self.layout {
+            RedisLayout::Legacy => "legacy",
+            RedisLayout::Dapr => "dapr",
+        };
+        let name = || format!("{}:list:{layout}:{}", self.namespace(), kind.as_str());
+        kind.is_listed().then(name)
+    }
+
     /// Adds a key's names to a script's call, and answers how many they are.
     pub(super) fn add_keys(&self, key: &Key, call: &mut Cmd) {
         call.arg(self.value(key));
@@ -113,6 +123,12 @@ impl Names {
         let mut name = String::new();
         self.begin(kind, &mut name);
         name
+    }
+
+    /// What the name of every tombstone of a kind begins with, where they have names of their own.
+    pub(super) fn beginning_of_tombstones(&self, kind: Kind) -> Option<String> {
+        let beginning = || legacy::tombstone(self.namespace(), &Key::new(kind, ""));
+        (self.layout == RedisLayout::Legacy).then(beginning)
     }
 
     fn begin(&self, kind: Kind, name: &mut String) {

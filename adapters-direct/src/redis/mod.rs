@@ -83,7 +83,7 @@ use std::sync::Arc;
 use task_core::ports::SystemEntropy;
 
 pub use config::{KeyPrefix, Password, RedisConfig, RedisLayout};
-pub use convert::{Converted, RedisConverter};
+pub use convert::{Converted, FoundKeys, RedisConverter};
 pub use error::OpenError;
 pub use event_bus::{RedisEventBus, StreamConfig, Trimming};
 pub use state_store::RedisStateStore;
@@ -123,9 +123,9 @@ impl Redis {
     /// # Errors
     /// Says what is wrong with the configuration or the server, or why it cannot be reached.
     pub async fn open(config: &RedisConfig) -> Result<Self, OpenError> {
-        let connection = Connection::new(config, Scripts::new())?;
-        let address = connection.address().to_string();
-        let server = match connection.server().await {
+        let redis = Self::unconnected(config)?;
+        let address = redis.connection.address().to_string();
+        let server = match redis.connection.server().await {
             Ok(server) => server,
             Err(Failure::Unfit { address, reason }) => {
                 return Err(OpenError::Unfit { address, reason });
@@ -136,8 +136,18 @@ impl Redis {
             }
         };
         warn(&address, &server);
+        Ok(redis)
+    }
+
+    /// Connects when it is used first: for a server that may be away and was found fit before.
+    ///
+    /// A server that is not fit is refused by every call then.
+    ///
+    /// # Errors
+    /// Says what is wrong with the configuration.
+    pub fn unconnected(config: &RedisConfig) -> Result<Self, OpenError> {
         Ok(Self {
-            connection: Arc::new(connection),
+            connection: Arc::new(Connection::new(config, Scripts::new())?),
             names: Names::new(config),
         })
     }

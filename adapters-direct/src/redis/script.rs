@@ -32,9 +32,9 @@ impl Script {
 }
 
 /// What the other scripts run, and what asks whether the server takes writes.
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 16] = [
     "get", "set", "setrange", "del", "exists", "hmget", "hset", "persist", "pexpire", "pttl",
-    "time", "type", "xadd",
+    "time", "type", "xadd", "zadd", "zrem", "zscore",
 ];
 
 /// Asks which commands the user may not run on a key of theirs.

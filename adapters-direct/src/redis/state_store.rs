@@ -25,7 +25,7 @@ use super::{check, known, outbox, scan};
 /// | `get`, `put`, `delete`, `commit`, `check`, `pending` | 1 |
 /// | `get_many` | 1 for each 64 keys |
 /// | `settle` | 1 for each 1,000 events |
-/// | `scan` | 2 a page, and more where most keys are not ours |
+/// | `scan` | 2 a page, and more where most keys are not ours; of a listed kind 1 more for each 64 that have ended |
 ///
 /// A string in Dapr's layout costs a read one more, and a record that carries events of the adapter for Dapr costs a
 /// write two more.

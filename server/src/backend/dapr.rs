@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use adapters_dapr::{
     ConfigError, DaprEventBus, DaprNotifier, DaprSecretStore, DaprStateStore, EventBusOptions,
-    Events, NewGroups, Sidecar, SidecarConfig, SidecarOptions, StateStoreOptions, TraceParent,
-    callbacks,
+    EventBusProfile, Events, NewGroups, Sidecar, SidecarConfig, SidecarOptions, StateStoreOptions,
+    StateStoreProfile, TraceParent, callbacks,
 };
 use axum::Router;
 use futures_util::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use task_core::layer::{GuardedEventBus, GuardedStateStore};
 use task_core::ports::{Answer, Group, PortError, SecretStore};
 
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Consumer, Hears, Parting, Replicas, guards, notifier};
+use super::{Backend, Consumer, Hears, Parting, Replicas, Role, guards, notifier};
 use crate::app::StartError;
 use crate::config::{self, Config, Conflict, SecretSource};
 use crate::trace;
@@ -55,10 +57,21 @@ fn sidecar_config(config: &Config) -> Result<SidecarConfig, ConfigError> {
     Ok(sidecar)
 }
 
+/// What was found out about the components that are open.
+#[derive(Debug, Serialize, Deserialize)]
+struct Profile {
+    state_store: StateStoreProfile,
+    event_bus: EventBusProfile,
+}
+
 /// Lets only a sidecar that shows the app token through, if there is one.
 pub(super) fn with_app_token(router: Router, config: &Config) -> Result<Router, StartError> {
-    let sidecar = sidecar_config(config).map_err(refused)?;
-    Ok(adapters_dapr::with_app_token(router, &sidecar))
+    let variables = config.sidecar_variables.app_token();
+    let sidecar = SidecarConfig::from_env_vars(variables.pairs().iter().cloned());
+    Ok(adapters_dapr::with_app_token(
+        router,
+        &sidecar.map_err(refused)?,
+    ))
 }
 
 /// The sidecar of the configuration, to which nobody has connected yet.
@@ -99,41 +112,33 @@ pub(super) async fn secrets(config: &Config) -> Result<Arc<dyn SecretStore>, Sta
         let opened = DaprSecretStore::open(&sidecar).await;
         opened.map_err(|error| Missed::of(error, |source| StartError::Secrets { source }))
     };
-    let store = Patience::new(config.start_timeout).until(needed, open);
+    let store = Patience::of(Role::Alone, config.start_timeout).until(needed, open);
     Ok(Arc::new(store.await?))
 }
 
 /// Waits for the sidecar and opens its components.
-pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
+pub(super) async fn open(config: &Config, role: Role<'_>) -> Result<Backend, StartError> {
     let (sidecar, needed) = sidecar(config)?;
     let place = format!("Dapr sidecar at {}", sidecar.config().http_endpoint);
     let receiver = format!("app {} by invocation", sidecar.config().notification_app);
     let call_limit = options().call_timeout + MARGIN;
-    let patience = Patience::new(config.start_timeout);
-    let ready = patience.until(needed.clone(), async || {
-        sidecar.metadata().await.map_err(missed)
-    });
-    ready.await?;
+    let patience = Patience::of(role, config.start_timeout);
     // Nothing of this backend is secret. A store that is named is there all the same.
-    if let SecretSource::Sidecar(_) = config.secrets {
+    let is_named = matches!(config.secrets, SecretSource::Sidecar(_));
+    if is_named && !matches!(role, Role::Known(_)) {
         secrets(config).await?;
     }
-
-    let mut options = StateStoreOptions::default();
-    options.events = Events::Kept;
-    let store = patience.until(needed, async || {
-        let opened = DaprStateStore::open(&sidecar, options.clone()).await;
-        opened.map_err(missed)
-    });
-    let store = store.await?;
-    let options = EventBusOptions {
-        // The consumer tells history from news by itself.
-        new_groups: Some(NewGroups::Exist),
-        ..EventBusOptions::default()
+    let opened = patience.until(needed, async || components(&sidecar).await.map_err(missed));
+    let known = || match role {
+        Role::Known(profile) => known_components(&sidecar, profile),
+        Role::Alone | Role::Side => unreachable!("only what is known can be away"),
     };
-    let bus = DaprEventBus::open(&sidecar, options)
-        .await
-        .map_err(refused)?;
+    let (store, bus) = patience.or_without(opened.await, known)?;
+    let profile = Profile {
+        state_store: store.profile(),
+        event_bus: bus.profile().clone(),
+    };
+    let profile = serde_json::to_value(profile).expect("a profile is JSON");
     let consumer = Consumer {
         group: Group::new(bus.group()),
         hears: Hears::History,
@@ -161,9 +166,42 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         consumer,
         callbacks: Some(callbacks),
         parting: Some(parting),
+        profile,
+        parallel: None,
         place,
         receiver: Some(receiver),
     })
+}
+
+fn store_options() -> StateStoreOptions {
+    let mut options = StateStoreOptions::default();
+    options.events = Events::Kept;
+    options
+}
+
+fn bus_options() -> EventBusOptions {
+    EventBusOptions {
+        // The consumer tells history from news by itself.
+        new_groups: Some(NewGroups::Exist),
+        ..EventBusOptions::default()
+    }
+}
+
+async fn components(sidecar: &Sidecar) -> Result<(DaprStateStore, DaprEventBus), PortError> {
+    let store = DaprStateStore::open(sidecar, store_options()).await?;
+    let bus = DaprEventBus::open(sidecar, bus_options()).await?;
+    Ok((store, bus))
+}
+
+/// The components as an earlier start found them.
+fn known_components(
+    sidecar: &Sidecar,
+    profile: &Value,
+) -> Result<(DaprStateStore, DaprEventBus), StartError> {
+    let profile = Profile::deserialize(profile).map_err(refused)?;
+    let store = DaprStateStore::known(sidecar, profile.state_store, store_options());
+    let bus = DaprEventBus::known(sidecar, profile.event_bus, bus_options());
+    Ok((store, bus))
 }
 
 fn missed(error: PortError) -> Missed {

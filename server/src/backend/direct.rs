@@ -8,22 +8,19 @@ use adapters_direct::redis::{
     KeyPrefix, OpenError, Password, Redis, RedisConfig, RedisLayout, StreamConfig,
 };
 use task_core::layer::{GuardedEventBus, GuardedStateStore};
-use task_core::ports::{EventBus, Group, Secret, SecretName};
+use task_core::migration::UnmovedStateStore;
+use task_core::ports::{EventBus, Group, Secret, SecretName, SecretStore, StateStore};
 
 #[cfg(feature = "kafka")]
 use super::kafka;
 use super::waiting::{Missed, Needed, Patience};
-use super::{Backend, Consumer, Hears, Replicas, guards, notifier};
+use super::{Backend, Consumer, Hears, Replicas, Role, guards, notifier};
 use crate::app::StartError;
-use crate::config::{self, BusKind, Config, Conflict, Shown};
+use crate::config::{self, BusKind, Config, Conflict, RedisKeys, Shown};
 use crate::secrets;
 
 /// Longer than the adapters' own limits, whose errors say more.
 pub(super) const MARGIN: Duration = Duration::from_secs(1);
-
-const URL: &str = "redis_url";
-const ADVICE: &str =
-    "check redis_url, redis_password_secret and the keys that begin with redis_ and end in _file";
 
 /// Says what this build lacks for the backend.
 pub(super) fn check(config: &Config) -> Result<(), StartError> {
@@ -41,14 +38,22 @@ pub(super) fn check(config: &Config) -> Result<(), StartError> {
 
 /// What the adapters refuse, without connecting and without reading a secret.
 pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
-    let password = placeholder(config.direct.redis.password.as_ref());
-    let redis = adapter_config(config, password.map(Password::Fixed));
-    let problems = redis.problems().into_iter().map(|problem| Conflict {
-        key: key_of(problem.field),
-        other: Some(URL),
-        problem: problem.problem,
-    });
+    let new = &config.parallel.redis;
+    let new = (!new.url.is_empty()).then_some(new);
+    let servers = [Some(&config.direct.redis), new].into_iter().flatten();
+    let problems = servers.flat_map(conflicts_of_redis);
     problems.chain(conflicts_of_bus(config)).collect()
+}
+
+fn conflicts_of_redis(wanted: &config::Redis) -> impl Iterator<Item = Conflict> {
+    let password = placeholder(wanted.password.as_ref());
+    let redis = adapter_config(wanted, password.map(Password::Fixed));
+    let keys = wanted.keys;
+    redis.problems().into_iter().map(|problem| Conflict {
+        key: key_of(keys, problem.field),
+        other: Some(keys.url),
+        problem: problem.problem,
+    })
 }
 
 fn conflicts_of_bus(config: &Config) -> Vec<Conflict> {
@@ -74,31 +79,21 @@ pub(super) fn certificate(shown: &Shown) -> Option<ClientCertificate> {
 }
 
 /// Connects to everything, and waits for what is not there yet.
-pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
-    let direct = &config.direct;
+pub(super) async fn open(
+    config: &Config,
+    wanted: &config::Redis,
+    role: Role<'_>,
+) -> Result<Backend, StartError> {
+    let patience = Patience::of(role, config.start_timeout);
     let secrets = secrets::open(config).await?;
-    let name = direct.redis.password.as_ref();
-    // Here it is missed by the name of its key; each connection asks again, because it may change.
-    secrets::resolve(&*secrets, "redis_password_secret", name).await?;
-    let password = name.map(|name| Password::Kept {
-        store: Arc::clone(&secrets),
-        name: name.clone(),
-    });
-    let redis_config = adapter_config(config, password);
-    let patience = Patience::new(config.start_timeout);
-    let redis = patience.until(needed(&redis_config), async || {
-        Redis::open(&redis_config).await.map_err(missed)
-    });
-    let redis = redis.await?;
-    let policy = guards::store(time_limit(&redis_config));
-    let guarded = |store| {
-        Arc::new(GuardedStateStore::new(
-            Arc::new(store),
-            "redis",
-            policy.clone(),
-        ))
+    let (redis, redis_config) = connect(wanted, &secrets, patience).await?;
+    let store: Arc<dyn StateStore> = match role {
+        Role::Alone => Arc::new(UnmovedStateStore::new(Arc::new(redis.state_store()))?),
+        Role::Side | Role::Known(_) => Arc::new(redis.state_store()),
     };
-    let bus = match direct.bus {
+    let policy = guards::store(time_limit(&redis_config));
+    let guarded = |store| Arc::new(GuardedStateStore::new(store, "redis", policy.clone()));
+    let bus = match config.direct.bus {
         BusKind::RedisStreams => streams(&redis, &redis_config),
         #[cfg(feature = "kafka")]
         BusKind::Kafka => kafka::open(config, &*secrets, patience).await?,
@@ -108,20 +103,64 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let url = config.notification_url.as_ref();
     let url = url.expect("the configuration demands an address with this backend");
     Ok(Backend {
-        store: guarded(redis.state_store()),
+        store: guarded(store),
         bus,
         notifier: notifier::over_http(config, url)?,
         inbox: None,
         replicas: Replicas::Many {
-            leases: guarded(redis.lease_store()),
+            leases: guarded(Arc::new(redis.lease_store())),
             lease: "relay",
         },
-        consumer: consumer(direct),
+        consumer: consumer(&config.direct),
         callbacks: None,
         parting: None,
+        profile: serde_json::Value::Null,
+        parallel: None,
         receiver: Some(url.to_string()),
-        place: format!("{} ({})", direct.redis.url, direct.redis.layout.as_str()),
+        place: format!("{} ({})", wanted.url, wanted.layout.as_str()),
     })
+}
+
+/// Connects to the Redis that `redis_url` names, whatever layout it is to have.
+pub(super) async fn open_redis(config: &Config, layout: RedisLayout) -> Result<Redis, StartError> {
+    let wanted = config::Redis {
+        layout: match layout {
+            RedisLayout::Legacy => config::RedisLayout::Legacy,
+            RedisLayout::Dapr => config::RedisLayout::Dapr,
+        },
+        ..config.direct.redis.clone()
+    };
+    let patience = Patience::of(Role::Alone, config.start_timeout);
+    let secrets = secrets::open(config).await?;
+    let (redis, _) = connect(&wanted, &secrets, patience).await?;
+    Ok(redis)
+}
+
+async fn connect(
+    wanted: &config::Redis,
+    secrets: &Arc<dyn SecretStore>,
+    patience: Patience,
+) -> Result<(Redis, RedisConfig), StartError> {
+    let keys = wanted.keys;
+    let name = wanted.password.as_ref();
+    // Here it is missed by the name of its key; each connection asks again, because it may change.
+    let read = patience.secret(&**secrets, keys.password, name).await;
+    patience.or_without(read, || Ok(None))?;
+    let password = name.map(|name| Password::Kept {
+        store: Arc::clone(secrets),
+        name: name.clone(),
+    });
+    let redis_config = adapter_config(wanted, password);
+    let redis = patience.until(needed(keys, &redis_config), async || {
+        let opened = Redis::open(&redis_config).await;
+        opened.map_err(|error| missed(keys, error))
+    });
+    let unconnected = || {
+        let redis = Redis::unconnected(&redis_config);
+        redis.map_err(|error| refused("redis", keys.advice, error))
+    };
+    let redis = patience.or_without(redis.await, unconnected)?;
+    Ok((redis, redis_config))
 }
 
 /// Our group, which goes on from another one if that is wanted.
@@ -135,17 +174,17 @@ fn consumer(direct: &config::Direct) -> Consumer {
     }
 }
 
-fn needed(config: &RedisConfig) -> Needed {
+fn needed(keys: &RedisKeys, config: &RedisConfig) -> Needed {
     Needed {
         name: "redis",
         address: config.host_and_port().unwrap_or_default(),
-        key: URL,
+        key: keys.url,
     }
 }
 
 /// Only a server that cannot be reached, or that is not ready, is waited for.
-fn missed(error: OpenError) -> Missed {
-    let refused = |error| refused("redis", ADVICE, error);
+fn missed(keys: &RedisKeys, error: OpenError) -> Missed {
+    let refused = |error| refused("redis", keys.advice, error);
     if let OpenError::Failed { address, source } = error {
         return Missed::of(source, |source| {
             refused(OpenError::Failed { address, source })
@@ -178,8 +217,7 @@ fn time_limit(config: &RedisConfig) -> Duration {
     config.longest_call() + MARGIN
 }
 
-fn adapter_config(config: &Config, password: Option<Password>) -> RedisConfig {
-    let wanted = &config.direct.redis;
+fn adapter_config(wanted: &config::Redis, password: Option<Password>) -> RedisConfig {
     let layout = match wanted.layout {
         config::RedisLayout::Legacy => RedisLayout::Legacy,
         config::RedisLayout::Dapr => RedisLayout::Dapr,
@@ -196,13 +234,13 @@ fn adapter_config(config: &Config, password: Option<Password>) -> RedisConfig {
 }
 
 /// The key that a field of the adapter's configuration comes from.
-fn key_of(field: &str) -> &'static str {
+fn key_of(keys: &RedisKeys, field: &str) -> &'static str {
     match field {
-        "password" => "redis_password_secret",
-        "ca_file" => "redis_ca_file",
-        "client_certificate" | "client_certificate.certificate" => "redis_certificate_file",
-        "client_certificate.key" => "redis_key_file",
-        "key_prefix" => "redis_key_prefix",
-        _ => URL,
+        "password" => keys.password,
+        "ca_file" => keys.ca_file,
+        "client_certificate" | "client_certificate.certificate" => keys.shown[0],
+        "client_certificate.key" => keys.shown[1],
+        "key_prefix" => keys.key_prefix,
+        _ => keys.url,
     }
 }

@@ -7,9 +7,10 @@ use adapters_direct::embedded::{Embedded, EmbeddedConfig, EmbeddedNotifier, Open
 use async_trait::async_trait;
 use serde_json::value::RawValue;
 use task_core::layer::{GuardedEventBus, GuardedNotifier, GuardedStateStore};
-use task_core::ports::{ErrorKind, Notifier, PortError, SystemClock};
+use task_core::migration::UnmovedStateStore;
+use task_core::ports::{ErrorKind, Notifier, PortError, StateStore, SystemClock};
 
-use super::{Backend, Consumer, Parting, Replicas, guards, notifier};
+use super::{Backend, Consumer, Parting, Replicas, Role, guards, notifier};
 use crate::app::StartError;
 use crate::config::Config;
 use crate::http::{Inbox, Received, ReceivedNotification};
@@ -20,7 +21,7 @@ const BACKEND: &str = "embedded";
 const FILE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Opens the file and everything on it.
-pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
+pub(super) async fn open(config: &Config, role: Role<'_>) -> Result<Backend, StartError> {
     let wanted = EmbeddedConfig::new(&config.data_dir);
     let file = wanted.database_file();
     let opening =
@@ -32,19 +33,9 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
     let kept = embedded.clone();
     let parting = Parting::new(async move { kept.checkpoint().await });
     let (notifier, inbox) = notifications(config, &embedded)?;
-    // Events stay in this file, so that a commit can publish them and needs no relay.
-    let store = embedded.publishing_state_store().await;
-    let store = store.map_err(|error| StartError::Backend {
-        name: BACKEND,
-        advice: "free some space, or choose another --data-dir",
-        source: Box::new(error),
-    })?;
+    let store = store(&embedded, role).await?;
     Ok(Backend {
-        store: Arc::new(GuardedStateStore::new(
-            Arc::new(store),
-            BACKEND,
-            guards::once(FILE_TIMEOUT),
-        )),
+        store: Arc::clone(&store),
         bus: Arc::new(GuardedEventBus::new(
             Arc::new(embedded.event_bus()),
             BACKEND,
@@ -52,14 +43,41 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         )),
         notifier,
         inbox,
-        // A second process on the file is refused.
-        replicas: Replicas::One,
+        // A second process on the file is refused; so the lease, which only a move asks for, is never another's.
+        replicas: match role {
+            Role::Alone => Replicas::One,
+            Role::Side | Role::Known(_) => Replicas::Many {
+                leases: store,
+                lease: "relay",
+            },
+        },
         consumer: Consumer::default(),
         callbacks: None,
         parting: Some(parting),
+        profile: serde_json::Value::Null,
+        parallel: None,
         receiver: config.notification_url.as_ref().map(ToString::to_string),
         place: file.display().to_string(),
     })
+}
+
+/// The store, behind what limits its calls.
+async fn store(embedded: &Embedded, role: Role<'_>) -> Result<Arc<dyn StateStore>, StartError> {
+    let guarded = |store| GuardedStateStore::new(store, BACKEND, guards::once(FILE_TIMEOUT));
+    match role {
+        // Events stay in this file, so that a commit can publish them and needs no relay.
+        Role::Alone => {
+            let store = embedded.publishing_state_store().await;
+            let store = store.map_err(|error| StartError::Backend {
+                name: BACKEND,
+                advice: "free some space, or choose another --data-dir",
+                source: Box::new(error),
+            })?;
+            let store = UnmovedStateStore::new(Arc::new(store))?;
+            Ok(Arc::new(guarded(Arc::new(store))))
+        }
+        Role::Side | Role::Known(_) => Ok(Arc::new(guarded(Arc::new(embedded.state_store())))),
+    }
 }
 
 type Notifications = (Arc<dyn Notifier>, Option<Arc<dyn Inbox>>);

@@ -14,7 +14,6 @@ use super::waiting::{Missed, Needed, Patience};
 use super::{Consumer, guards};
 use crate::app::StartError;
 use crate::config::{Config, Conflict, KafkaMechanism, KafkaSecurity};
-use crate::secrets;
 
 const BROKERS: &str = "kafka_brokers";
 const ADVICE: &str = "check kafka_brokers and the other keys that begin with kafka_";
@@ -56,7 +55,8 @@ pub(super) async fn open(
     patience: Patience,
 ) -> Result<Arc<dyn EventBus>, StartError> {
     let wanted = config.direct.kafka.password.as_ref();
-    let password = secrets::resolve(secrets, "kafka_password_secret", wanted).await?;
+    let password = patience.secret(secrets, "kafka_password_secret", wanted);
+    let password = password.await?;
     let kafka = adapter_config(config, password);
     // The client tries again within its own limit, and the relay after that.
     let policy = guards::once(kafka.delivery_timeout.max(kafka.request_timeout) + MARGIN);
@@ -71,7 +71,7 @@ pub(super) async fn open(
         let checked = bus.check().await;
         checked.map_err(|error| Missed::of(error, refused))
     });
-    checked.await?;
+    patience.or_without(checked.await, || Ok(()))?;
     Ok(Arc::new(GuardedEventBus::new(
         Arc::new(bus),
         "kafka",

@@ -8,9 +8,10 @@ use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
-use task_core::ports::{ErrorKind, PortError};
+use task_core::ports::{ErrorKind, PortError, Secret, SecretName, SecretStore};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::Role;
 use crate::app::StartError;
 
 /// Pause between two attempts.
@@ -67,14 +68,37 @@ impl Missed {
 pub(super) struct Patience {
     limit: Duration,
     until: Instant,
+    /// Whether the service can begin without what does not come.
+    can_do_without: bool,
 }
 
 impl Patience {
-    /// From now on.
-    pub(super) fn new(limit: Duration) -> Self {
+    /// From now on; none for a side that the service can begin without.
+    pub(super) fn of(role: Role<'_>, limit: Duration) -> Self {
+        let can_do_without = matches!(role, Role::Known(_));
+        let limit = match can_do_without {
+            true => Duration::ZERO,
+            false => limit,
+        };
         Self {
             limit,
             until: Instant::now() + limit,
+            can_do_without,
+        }
+    }
+
+    /// What came in time, or what works without it until it comes.
+    pub(super) fn or_without<T>(
+        self,
+        came: Result<T, StartError>,
+        without: impl FnOnce() -> Result<T, StartError>,
+    ) -> Result<T, StartError> {
+        match came {
+            Err(StartError::Missing { needed, .. }) if self.can_do_without => {
+                tracing::warn!("{needed} is away; it is used as soon as it is there");
+                without()
+            }
+            came => came,
         }
     }
 
@@ -110,6 +134,30 @@ impl Patience {
         })
     }
 
+    /// Reads the secret that a configuration key names, once its store can be asked.
+    #[cfg_attr(
+        not(any(test, all(feature = "redis", feature = "http"))),
+        expect(dead_code, reason = "only the direct backend has secrets")
+    )]
+    pub(super) async fn secret(
+        self,
+        store: &dyn SecretStore,
+        key: &'static str,
+        name: Option<&SecretName>,
+    ) -> Result<Option<Secret>, StartError> {
+        let Some(name) = name else { return Ok(None) };
+        let needed = Needed {
+            name: "secret",
+            address: name.to_string(),
+            key,
+        };
+        let read = self.until(needed, async || {
+            let read = store.get(name).await;
+            read.map_err(|error| Missed::of(error, |source| StartError::Secret { key, source }))
+        });
+        read.await.map(Some)
+    }
+
     /// One attempt, of which the reader hears if it takes its time; an error at its end.
     async fn attempt<T>(
         self,
@@ -137,8 +185,43 @@ impl Patience {
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+
     use super::*;
     use crate::telemetry::chain;
+
+    /// A store of secrets that begins to answer after 3 s.
+    #[derive(Debug)]
+    struct Late(Instant);
+
+    #[async_trait]
+    impl SecretStore for Late {
+        async fn get(&self, _: &SecretName) -> Result<Secret, PortError> {
+            match self.0.elapsed().as_secs() {
+                0..3 => Err(PortError::new(ErrorKind::Unavailable, "test", "get")),
+                _ => Ok(Secret::new("canary-3b9e").expect("not empty")),
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_secret_is_waited_for_until_its_store_can_be_asked() {
+        let name = SecretName::parse("redis/password").expect("a valid name");
+        let read = async |limit: u64| {
+            let patience = Patience::of(Role::Alone, Duration::from_secs(limit));
+            let late = Late(Instant::now());
+            let read = patience.secret(&late, "redis_password_secret", Some(&name));
+            read.await
+        };
+        let found = read(30).await.expect("it came").expect("the key is set");
+        assert!(found.matches("canary-3b9e"));
+        let error = read(1).await.expect_err("it is late");
+        assert_eq!(
+            chain(&error),
+            "no secret at redis/password (redis_password_secret) within 1000 ms: \
+             test get: unavailable"
+        );
+    }
 
     fn needed() -> Needed {
         Needed {
@@ -156,7 +239,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_later_is_waited_for() {
         let began = Instant::now();
-        let patience = Patience::new(Duration::from_secs(30));
+        let patience = Patience::of(Role::Alone, Duration::from_secs(30));
         let found = patience.until(needed(), async || match began.elapsed().as_secs() {
             0..3 => Err(missed(ErrorKind::Unavailable)),
             _ => Ok(7),
@@ -168,7 +251,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_never_comes_is_named_with_its_address_its_key_and_the_last_reason() {
         let began = Instant::now();
-        let patience = Patience::new(Duration::from_secs(30));
+        let patience = Patience::of(Role::Alone, Duration::from_secs(30));
         let never = patience.until(needed(), async || {
             Err::<(), _>(missed(ErrorKind::Unavailable))
         });
@@ -186,7 +269,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn without_time_to_wait_there_is_one_attempt_that_may_succeed() {
-        let patience = Patience::new(Duration::ZERO);
+        let patience = Patience::of(Role::Alone, Duration::ZERO);
         let found = patience.until(needed(), async || {
             sleep(Duration::from_millis(50)).await;
             Ok(7)
@@ -210,7 +293,7 @@ mod tests {
     async fn what_time_cannot_heal_is_not_waited_for() {
         let began = Instant::now();
         for kind in [ErrorKind::Denied, ErrorKind::NotFound, ErrorKind::Invalid] {
-            let patience = Patience::new(Duration::from_secs(30));
+            let patience = Patience::of(Role::Alone, Duration::from_secs(30));
             let refused = patience.until(needed(), async || Err::<(), _>(missed(kind)));
             let error = refused.await.expect_err("it is refused");
             assert!(matches!(error, StartError::Unfit(_)), "{error}");

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 
+use super::migration;
 use crate::backend;
 use crate::config::{ConfigError, Effective, KEYS, Key, Scope, Sources};
 
@@ -45,6 +46,7 @@ pub fn command() -> Command {
                 .after_help(EXIT_CODES),
             Scope::Both,
         ))
+        .subcommand(migration::command())
         .subcommand(
             Command::new("config")
                 .about("Look at the configuration")
@@ -80,14 +82,27 @@ pub fn command() -> Command {
 
 /// Adds the flags that a service has: all of them to the Task API, the common ones to the other.
 fn configured(command: Command, service: Scope) -> Command {
+    with_keys(command, service, |key| {
+        key.scope == Scope::Both || key.scope == service
+    })
+}
+
+/// Adds the flags by which a Redis is found.
+pub(super) fn with_redis(command: Command) -> Command {
+    const OTHERS: [&str; 2] = ["secrets", "start_timeout_ms"];
+    with_keys(command, Scope::TaskApi, |key| {
+        let is_of_redis = key.name.starts_with("redis_") && key.name != "redis_layout";
+        is_of_redis || OTHERS.contains(&key.name)
+    })
+}
+
+fn with_keys(command: Command, service: Scope, has: impl Fn(&Key) -> bool) -> Command {
     let config = Arg::new("config")
         .long("config")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
         .help("Configuration file (TOML) [variable: TASK_CONFIG]");
-    let keys = KEYS
-        .iter()
-        .filter(|key| key.scope == Scope::Both || key.scope == service);
+    let keys = KEYS.iter().filter(|key| has(key));
     command.arg(config).args(keys.map(|key| flag(key, service)))
 }
 
@@ -122,7 +137,7 @@ pub(super) fn configuration(matches: &ArgMatches) -> Result<Effective, ConfigErr
         match matches.try_get_one::<String>(key.name) {
             Ok(Some(value)) => sources.flag(key.name, value.clone()),
             Ok(None) => {}
-            // Only the notification service lacks keys, and it has an address of its own.
+            // Only the notification service listens and lacks keys, and it has an address of its own.
             Err(_) => sources.default_of("listen", NOTIFICATION_LISTEN),
         }
     }

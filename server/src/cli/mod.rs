@@ -1,6 +1,7 @@
 //! The command line. Its flags derive from the table of configuration keys.
 
 mod command;
+mod migration;
 mod run;
 
 use std::io::Write;
@@ -32,6 +33,8 @@ enum Failure {
     Runtime(#[source] std::io::Error),
     #[error("stopped at the second signal")]
     Interrupted,
+    #[error(transparent)]
+    Migration(migration::Failure),
 }
 
 impl From<ConfigError> for Failure {
@@ -46,12 +49,14 @@ impl Failure {
             Self::Start(_) => EXIT_REFUSED,
             Self::Output(_) | Self::Runtime(_) => EXIT_FAILURE,
             Self::Interrupted => shutdown::EXIT_INTERRUPTED,
+            Self::Migration(failure) => failure.exit_code(),
         }
     }
 
     fn advice(&self) -> Option<&'static str> {
         match self {
             Self::Start(error) => error.advice(),
+            Self::Migration(failure) => failure.advice(),
             Self::Output(_) | Self::Runtime(_) | Self::Interrupted => None,
         }
     }
@@ -92,6 +97,7 @@ fn dispatch(matches: &ArgMatches) -> Result<(), Failure> {
         Some(("notification-service", service)) => {
             run::notification_service(command::configuration(service)?.config)
         }
+        Some(("migration", migration)) => migration::run(migration),
         Some(("config", config)) => match config.subcommand() {
             Some(("show", show)) => {
                 show_config(&command::configuration(show)?, show.get_flag("json"))

@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 
 use super::{Failure, print};
+use crate::admin::Admin;
 use crate::app::App;
 use crate::config::Config;
 use crate::http::listener;
@@ -27,7 +28,7 @@ pub(super) fn task_api(config: Config) -> Result<(), Failure> {
     let ended = runtime.block_on(async {
         let mut signals = Signals::listen().map_err(Failure::Runtime)?;
         // The address first: it is the quickest to refuse, and nothing has been opened yet.
-        let socket = listener::bind(config.listen).await?;
+        let socket = listener::bind(config.listen, "--listen").await?;
         let app = tokio::select! {
             app = App::build(&config) => app?,
             () = signals.next() => {
@@ -53,11 +54,14 @@ pub(super) fn notification_service(config: Config) -> Result<(), Failure> {
     runtime(&config)?.block_on(async {
         let signals = Signals::listen().map_err(Failure::Runtime)?;
         let gate = notifications::gate(&config)?;
-        let socket = listener::bind(config.listen).await?;
-        print(&format!(
-            "notification-service on {}, received at {0}/notifications\n",
-            address(&socket, &config)
-        ))?;
+        let socket = listener::bind(config.listen, "--listen").await?;
+        let address = address(&socket, &config);
+        let mut banner =
+            format!("notification-service on {address}, received at {address}/notifications\n");
+        if config.sidecar_variables.has_app_token() {
+            banner.push_str("POST /notify asks for the app token of its sidecar (APP_API_TOKEN)\n");
+        }
+        print(&banner)?;
         let gate = Arc::new(gate);
         until_signal(signals, |stopping| listener::serve(socket, gate, stopping)).await
     })
@@ -98,14 +102,30 @@ fn banner(app: &App, config: &Config, socket: &TcpListener) -> String {
         Some(receiver) => receiver.to_owned(),
         None => format!("{api}/notifications"),
     };
-    format!(
+    let mut text = format!(
         "Task API       {api}\n\
          description    {api}/openapi.json\n\
          data           {}\n\
-         notifications  {notifications}\n\
-         Stop with Ctrl-C.\n",
+         notifications  {notifications}\n",
         app.place()
-    )
+    );
+    if let Some(admin) = app.admin() {
+        text.push_str(&admin_lines(admin));
+    }
+    text.push_str("Stop with Ctrl-C.\n");
+    text
+}
+
+fn admin_lines(admin: &Admin) -> String {
+    let address = admin.address();
+    let mut text = format!("admin          http://{address}\n");
+    if admin.waits_for_init() {
+        text.push_str(&format!(
+            "The move has not begun, and every read and write is refused. Begin it with:\n    \
+             task-server migration init --admin http://{address}\n"
+        ));
+    }
+    text
 }
 
 /// The address that was really taken: port 0 takes a free one.

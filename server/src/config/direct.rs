@@ -11,7 +11,6 @@ use task_core::ports::SecretName;
 use super::Conflict;
 
 const PASSWORD: &str = "kafka_password_secret";
-const REDIS_SHOWN: [&str; 2] = ["redis_certificate_file", "redis_key_file"];
 const KAFKA_SHOWN: [&str; 2] = ["kafka_certificate_file", "kafka_key_file"];
 
 /// The direct backend's part of the configuration.
@@ -28,6 +27,8 @@ pub struct Direct {
 /// A Redis and how tasks lie in it.
 #[derive(Debug, Clone)]
 pub struct Redis {
+    /// Which keys the values come from.
+    pub keys: &'static RedisKeys,
     /// `redis[s]://[user@]host[:port][/database]`.
     pub url: String,
     /// How tasks lie in it.
@@ -40,6 +41,45 @@ pub struct Redis {
     pub ca_file: Option<PathBuf>,
     /// What to show it if it asks for a certificate.
     pub shown: Shown,
+}
+
+/// The keys of one Redis, as messages name them.
+#[derive(Debug, PartialEq, Eq)]
+pub struct RedisKeys {
+    /// The key of the address.
+    pub url: &'static str,
+    /// The key of what stands before `||`.
+    pub key_prefix: &'static str,
+    /// The key of the secret that is the password.
+    pub password: &'static str,
+    /// The key of whom to trust.
+    pub ca_file: &'static str,
+    /// The keys of what is shown: the certificate, and its private key.
+    pub shown: [&'static str; 2],
+    /// What to do if it cannot be opened.
+    pub advice: &'static str,
+}
+
+impl RedisKeys {
+    /// Those of the direct backend.
+    pub const DIRECT: Self = Self {
+        url: "redis_url",
+        key_prefix: "redis_key_prefix",
+        password: "redis_password_secret",
+        ca_file: "redis_ca_file",
+        shown: ["redis_certificate_file", "redis_key_file"],
+        advice: "check redis_url, redis_password_secret and the keys that begin with redis_ and end in _file",
+    };
+
+    /// Those of the new side, where both sides of a move are direct.
+    pub const NEW: Self = Self {
+        url: "new_redis_url",
+        key_prefix: "new_redis_key_prefix",
+        password: "new_redis_password_secret",
+        ca_file: "new_redis_ca_file",
+        shown: ["new_redis_certificate_file", "new_redis_key_file"],
+        advice: "check new_redis_url, new_redis_password_secret and the keys that begin with new_redis_ and end in _file",
+    };
 }
 
 /// Kafka brokers and who we are to them.
@@ -135,18 +175,62 @@ choice! {
     }
 }
 
+impl Redis {
+    /// Nothing, until every key has been applied.
+    pub(super) fn unset(keys: &'static RedisKeys) -> Self {
+        Self {
+            keys,
+            url: String::new(),
+            layout: RedisLayout::Legacy,
+            key_prefix: None,
+            password: None,
+            ca_file: None,
+            shown: Shown::default(),
+        }
+    }
+
+    /// What breaks a rule between keys.
+    pub(super) fn conflicts(&self) -> Vec<Conflict> {
+        let keys = self.keys;
+        let mut conflicts = self.shown.conflicts(keys.shown);
+        let is_tls = self.url.starts_with("rediss://");
+        for (key, file) in [
+            (keys.ca_file, &self.ca_file),
+            (keys.shown[0], &self.shown.certificate),
+        ] {
+            if file.is_some() && !is_tls {
+                let needed = format!("a {} that begins with rediss://", keys.url);
+                conflicts.push(needs(key, keys.url, &needed));
+            }
+        }
+        conflicts
+    }
+}
+
+impl Shown {
+    /// One file is nothing without the other.
+    fn conflicts(&self, [certificate, key]: [&'static str; 2]) -> Vec<Conflict> {
+        match (&self.certificate, &self.key) {
+            (Some(_), None) => vec![needs(certificate, key, key)],
+            (None, Some(_)) => vec![needs(key, certificate, certificate)],
+            (None, None) | (Some(_), Some(_)) => Vec::new(),
+        }
+    }
+}
+
+fn needs(key: &'static str, other: &'static str, what: &str) -> Conflict {
+    Conflict {
+        key,
+        other: Some(other),
+        problem: format!("needs {what}"),
+    }
+}
+
 impl Direct {
     /// Nothing, until every key has been applied.
     pub(super) fn unset() -> Self {
         Self {
-            redis: Redis {
-                url: String::new(),
-                layout: RedisLayout::Legacy,
-                key_prefix: None,
-                password: None,
-                ca_file: None,
-                shown: Shown::default(),
-            },
+            redis: Redis::unset(&RedisKeys::DIRECT),
             bus: BusKind::Kafka,
             kafka: Kafka {
                 brokers: String::new(),
@@ -165,50 +249,24 @@ impl Direct {
 
     /// What breaks a rule between keys.
     pub(super) fn conflicts(&self) -> Vec<Conflict> {
-        let mut conflicts = Vec::new();
-        let mut needs = |key, is_set: bool, other, is_met: bool, what: &str| {
-            if is_set && !is_met {
-                conflicts.push(Conflict {
-                    key,
-                    other: Some(other),
-                    problem: format!("needs {what}"),
-                });
-            }
-        };
-        let (redis, kafka) = (&self.redis, &self.kafka);
-        let (user, password) = (kafka.user.is_some(), kafka.password.is_some());
-        needs("kafka_user", user, PASSWORD, password, PASSWORD);
-        needs(PASSWORD, password, "kafka_user", user, "kafka_user");
-        for (names, Shown { certificate, key }) in
-            [(REDIS_SHOWN, &redis.shown), (KAFKA_SHOWN, &kafka.shown)]
-        {
-            let (has_certificate, has_key) = (certificate.is_some(), key.is_some());
-            let [certificate, key] = names;
-            needs(certificate, has_certificate, key, has_key, key);
-            needs(key, has_key, certificate, has_certificate, certificate);
+        let mut conflicts = self.redis.conflicts();
+        let kafka = &self.kafka;
+        match (&kafka.user, &kafka.password) {
+            (Some(_), None) => conflicts.push(needs("kafka_user", PASSWORD, PASSWORD)),
+            (None, Some(_)) => conflicts.push(needs(PASSWORD, "kafka_user", "kafka_user")),
+            (None, None) | (Some(_), Some(_)) => {}
         }
-        let (tls, what) = (kafka.security == KafkaSecurity::Tls, "kafka_security = tls");
+        conflicts.extend(kafka.shown.conflicts(KAFKA_SHOWN));
         for (key, file) in [
             ("kafka_ca_file", &kafka.ca_file),
             (KAFKA_SHOWN[0], &kafka.shown.certificate),
         ] {
-            needs(key, file.is_some(), "kafka_security", tls, what);
+            if file.is_some() && kafka.security != KafkaSecurity::Tls {
+                conflicts.push(needs(key, "kafka_security", "kafka_security = tls"));
+            }
         }
-        let on_kafka = self.bus == BusKind::Kafka;
-        needs(
-            "kafka_start_group",
-            kafka.start_group.is_some(),
-            "bus",
-            on_kafka,
-            "bus = kafka",
-        );
-        let tls = redis.url.starts_with("rediss://");
-        for (key, file) in [
-            ("redis_ca_file", &redis.ca_file),
-            (REDIS_SHOWN[0], &redis.shown.certificate),
-        ] {
-            let what = "a redis_url that begins with rediss://";
-            needs(key, file.is_some(), "redis_url", tls, what);
+        if kafka.start_group.is_some() && self.bus != BusKind::Kafka {
+            conflicts.push(needs("kafka_start_group", "bus", "bus = kafka"));
         }
         conflicts
     }
@@ -305,13 +363,13 @@ mod tests {
         direct.kafka.shown.key = Some("a.key".into());
         let keys: Vec<_> = direct.conflicts().iter().map(|found| found.key).collect();
         let expected = [
-            "kafka_user",
             "redis_certificate_file",
+            "redis_ca_file",
+            "redis_certificate_file",
+            "kafka_user",
             "kafka_key_file",
             "kafka_ca_file",
             "kafka_start_group",
-            "redis_ca_file",
-            "redis_certificate_file",
         ];
         assert_eq!(keys, expected);
     }

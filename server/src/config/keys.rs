@@ -69,6 +69,10 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.listen, address(v));
     "backend" "BACKEND" = "embedded", TaskApi, "Where tasks live: embedded, direct, dapr or parallel",
         |c, v| store(&mut c.backend, choice(v, &Backend::ALL, Backend::as_str));
+    "old" "BACKEND" = "", TaskApi, "Backend that a move leaves: embedded, direct or dapr; parallel needs it",
+        |c, v| store(&mut c.parallel.old, choice(v, &Backend::SIDES, Backend::as_str).map(Some));
+    "new" "BACKEND" = "", TaskApi, "Backend that a move goes to: embedded, direct or dapr; parallel needs it",
+        |c, v| store(&mut c.parallel.new, choice(v, &Backend::SIDES, Backend::as_str).map(Some));
     "data_dir" "DIR" = "data", TaskApi, "Directory of the embedded data file",
         |c, v| store(&mut c.data_dir, filled(v).map(Into::into));
     "secrets" "SOURCE" = "env", TaskApi, "Where secrets are: env (TASK_SECRET_NAME), file:PATH (JSON), dir:PATH (a file each) or dapr:COMPONENT",
@@ -87,6 +91,20 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.direct.redis.shown.certificate, filled(v).map(|v| Some(v.into())));
     "redis_key_file" "FILE" = "", TaskApi, "PEM file of the private key of redis_certificate_file, not encrypted",
         |c, v| store(&mut c.direct.redis.shown.key, filled(v).map(|v| Some(v.into())));
+    "new_redis_url" "URL" = "", TaskApi, "Redis of the new side, where a move goes from direct to direct",
+        |c, v| store(&mut c.parallel.redis.url, direct::redis_url(v));
+    "new_redis_layout" "LAYOUT" = "dapr", TaskApi, "How tasks lie in the Redis of the new side, which needs versions: dapr",
+        |c, v| store(&mut c.parallel.redis.layout, choice(v, RedisLayout::ALL, RedisLayout::as_str));
+    "new_redis_key_prefix" "TEXT" = "task-api", TaskApi, "As redis_key_prefix, of the new side",
+        |c, v| store(&mut c.parallel.redis.key_prefix, direct::key_prefix(v));
+    "new_redis_password_secret" "NAME" = "", TaskApi, "Secret that is the password of the Redis of the new side",
+        |c, v| store(&mut c.parallel.redis.password, secret(v));
+    "new_redis_ca_file" "FILE" = "", TaskApi, "PEM file of whom to trust as the Redis of the new side",
+        |c, v| store(&mut c.parallel.redis.ca_file, filled(v).map(|v| Some(v.into())));
+    "new_redis_certificate_file" "FILE" = "", TaskApi, "As redis_certificate_file, of the new side",
+        |c, v| store(&mut c.parallel.redis.shown.certificate, filled(v).map(|v| Some(v.into())));
+    "new_redis_key_file" "FILE" = "", TaskApi, "As redis_key_file, of the new side",
+        |c, v| store(&mut c.parallel.redis.shown.key, filled(v).map(|v| Some(v.into())));
     "bus" "BUS" = "kafka", TaskApi, "What carries events of the direct backend: kafka or redis-streams",
         |c, v| store(&mut c.direct.bus, choice(v, BusKind::ALL, BusKind::as_str));
     "kafka_brokers" "HOST:PORT,.." = "127.0.0.1:9092", TaskApi, "Kafka brokers to begin with",
@@ -123,6 +141,10 @@ pub(crate) static KEYS: &[Key] = keys! {
         |c, v| store(&mut c.redelivery.first_pause, millis(v, 1, 3_600_000));
     "redelivery_longest_pause_ms" "MS" = "60000", TaskApi, "Longest pause between two deliveries of an event",
         |c, v| store(&mut c.redelivery.longest_pause, millis(v, 1, 3_600_000));
+    "admin_listen" "IP:PORT" = "127.0.0.1:9800", TaskApi, "Address of the admin routes, which parallel has; port 0 takes a free one",
+        |c, v| store(&mut c.admin.listen, address(v));
+    "admin_token_secret" "NAME" = "", TaskApi, "Secret that admin requests have to show; needed where admin_listen is not loopback",
+        |c, v| store(&mut c.admin.token, secret(v));
     "max_body_bytes" "BYTES" = "262144", Both, "Largest request body",
         |c, v| store(&mut c.limits.max_body_bytes, integer(v, 1_024, 524_288));
     "max_concurrency" "N" = "512", Both, "Requests in work before further ones are refused with 503",

@@ -3,8 +3,10 @@
 //! A flag beats a `TASK_…` variable, a variable beats the TOML file, the file beats the default. All
 //! problems are reported at once. This folder is the only place that reads the environment.
 
+mod admin;
 mod direct;
 mod keys;
+mod parallel;
 mod secrets;
 mod sidecar;
 mod sources;
@@ -19,10 +21,12 @@ use std::time::Duration;
 use adapters_direct::secrets::Variables;
 use task_core::ports::Redelivery;
 
+pub use admin::{Admin, AdminVariables};
 pub use direct::{
-    BusKind, Direct, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisLayout, Shown,
+    BusKind, Direct, Kafka, KafkaMechanism, KafkaSecurity, Redis, RedisKeys, RedisLayout, Shown,
 };
 pub(crate) use keys::{KEYS, Key, Scope};
+pub use parallel::Parallel;
 pub use secrets::SecretSource;
 pub use sidecar::SidecarVariables;
 pub use sources::{ConfigError, Effective, Origin, Problem, Sources};
@@ -43,6 +47,10 @@ pub struct Config {
     pub secret_variables: Variables,
     /// Redis and the event bus of the direct backend.
     pub direct: Direct,
+    /// What a move goes from and to.
+    pub parallel: Parallel,
+    /// The routes of who runs the service.
+    pub admin: Admin,
     /// The variables with which a Dapr sidecar tells where it is.
     pub sidecar_variables: SidecarVariables,
     /// The receiver of notifications; `None` is the local inbox.
@@ -98,6 +106,9 @@ pub enum Backend {
 impl Backend {
     /// All backends that this program knows, compiled in or not.
     pub const ALL: [Self; 4] = [Self::Embedded, Self::Direct, Self::Dapr, Self::Parallel];
+
+    /// Those that a move can go from or to.
+    pub const SIDES: [Self; 3] = [Self::Embedded, Self::Direct, Self::Dapr];
 
     /// The backend as the command line writes it.
     #[must_use]
@@ -167,6 +178,8 @@ impl Config {
             secrets: SecretSource::Environment,
             secret_variables: Variables::default(),
             direct: Direct::unset(),
+            parallel: Parallel::unset(),
+            admin: Admin::unset(),
             sidecar_variables: SidecarVariables::default(),
             notification_url: None,
             start_timeout: Duration::ZERO,
@@ -187,6 +200,15 @@ impl Config {
         }
     }
 
+    /// Says whether tasks live in a backend, or on one side of a move in it.
+    #[must_use]
+    pub fn uses(&self, backend: Backend) -> bool {
+        match self.backend == Backend::Parallel {
+            true => self.parallel.names(backend),
+            false => self.backend == backend,
+        }
+    }
+
     /// What breaks a rule between keys.
     fn conflicts(&self) -> Vec<Conflict> {
         let Redelivery {
@@ -195,9 +217,11 @@ impl Config {
             ..
         } = self.redelivery;
         let mut conflicts = self.direct.conflicts();
+        conflicts.extend(self.parallel.conflicts(self.backend));
+        conflicts.extend(self.admin.conflicts());
         // A build without the backend says that it lacks it instead.
         let is_built = cfg!(all(feature = "redis", feature = "http"));
-        if is_built && self.backend == Backend::Direct && self.notification_url.is_none() {
+        if is_built && self.uses(Backend::Direct) && self.notification_url.is_none() {
             let problem = "must be set with the backend direct, which has no local inbox";
             conflicts.push(Conflict {
                 key: "notification_url",

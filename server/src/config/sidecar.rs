@@ -21,8 +21,17 @@ impl SidecarVariables {
     /// Says whether the sidecar shows a token; an empty one is none.
     #[must_use]
     pub fn has_app_token(&self) -> bool {
-        let is_token = |(name, value): &(String, String)| name == APP_TOKEN && !value.is_empty();
-        self.0.iter().any(is_token)
+        self.app_token()
+            .0
+            .iter()
+            .any(|(_, value)| !value.is_empty())
+    }
+
+    /// The app token alone, for who is called by a sidecar and calls none.
+    #[must_use]
+    pub fn app_token(&self) -> Self {
+        let is_token = |(name, _): &&(String, String)| name == APP_TOKEN;
+        Self(self.0.iter().filter(is_token).cloned().collect())
     }
 
     /// Names and values.

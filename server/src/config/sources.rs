@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use adapters_direct::secrets::{VARIABLE_PREFIX as SECRET_PREFIX, Variables};
 
 use super::keys::{self, KEYS, Key, VARIABLE_PREFIX};
-use super::{Config, Conflict, SidecarVariables, suggest, url};
+use super::{AdminVariables, Config, Conflict, SidecarVariables, suggest, url};
 
 /// Longest part of a refused value that a message repeats, in characters.
 const MAX_SHOWN_CHARS: usize = 80;
@@ -160,7 +160,7 @@ impl Sources {
                     self.variables.insert(key.name, value);
                 }
                 (Some(key), Err(_)) => self.problem(key.name, origin, "must be UTF-8".to_owned()),
-                (None, _) if is_service_link(suffix) => {}
+                (None, _) if is_service_link(suffix) || AdminVariables::has(&variable) => {}
                 (None, _) => self.unknown(&lower, origin, |key| key.variable()),
             }
         }
@@ -317,7 +317,7 @@ fn is_service_link(suffix: &str) -> bool {
 }
 
 /// The one place that reads the environment.
-fn environment() -> impl Iterator<Item = (OsString, OsString)> {
+pub(super) fn environment() -> impl Iterator<Item = (OsString, OsString)> {
     std::env::vars_os()
 }
 
@@ -438,6 +438,19 @@ mod tests {
         let mut sources = Sources::default();
         sources.environment(variables(&[("TASK_IMPORT", "x")]));
         assert!(sources.resolve().is_err());
+    }
+
+    #[test]
+    fn the_variables_of_who_asks_are_no_misspelt_keys() {
+        let mut sources = Sources::default();
+        let pairs = [
+            ("TASK_ADMIN", "http://127.0.0.1:9800"),
+            ("TASK_ADMIN_TOKEN", "canary-4d"),
+        ];
+        sources.environment(variables(&pairs));
+        let shown = format!("{sources:?}");
+        assert!(sources.resolve().is_ok());
+        assert!(!shown.contains("canary"), "{shown}");
     }
 
     #[test]

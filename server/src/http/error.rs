@@ -19,6 +19,9 @@ use crate::telemetry;
 /// Seconds after which a client that was refused for now may come again.
 const RETRY_AFTER_SECONDS: u16 = 1;
 
+/// What the core calls itself in errors of a move.
+const MOVE: &str = "migration";
+
 /// A refusal on its way to the client.
 #[derive(Debug)]
 pub struct Problem(Box<Refusal>);
@@ -145,6 +148,11 @@ impl Problem {
         if error.kind() == ErrorKind::Invalid {
             let detail = "the task with all that is stored with it exceeds a limit of the store";
             return Self::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+        }
+        // What a move refuses before anything was tried has words of ours, which say what to do.
+        if passing && error.outcome() == Outcome::NotMade && error.backend() == MOVE {
+            let detail = error.detail();
+            return Self::busy(format!("nothing was changed: {detail}"));
         }
         match (passing, error.outcome()) {
             (true, Outcome::NotMade | Outcome::NotApplied) => {

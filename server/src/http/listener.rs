@@ -29,10 +29,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Listens on an address.
 ///
 /// # Errors
-/// Names the address and why it cannot be had.
-pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
+/// Names the address, why it cannot be had, and the flag that chooses another one.
+pub async fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, StartError> {
     let bound = TcpListener::bind(address).await;
-    bound.map_err(|error| StartError::Listen { address, error })
+    bound.map_err(|error| StartError::Listen {
+        flag,
+        address,
+        error,
+    })
 }
 
 /// Serves until `shutdown_grace` after it was told to stop, then lets running requests end within
@@ -40,13 +44,22 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
 ///
 /// Connections beyond `max_connections` wait in the backlog of the operating system. All tasks of
 /// connections have ended when this returns.
-pub async fn serve(listener: TcpListener, gate: Arc<Gate>, mut stopping: Stopping) {
+pub async fn serve(listener: TcpListener, gate: Arc<Gate>, stopping: Stopping) {
+    let (mut noticed, counted) = (stopping.clone(), Arc::clone(&gate));
+    let telling = async {
+        noticed.raised().await;
+        let requests = counted.in_work();
+        tracing::info!("stopping: not ready, draining {requests} requests");
+    };
+    tokio::join!(telling, serve_beside(listener, gate, stopping));
+}
+
+/// As [`serve`], and leaves it to another listener of the program to tell of the end.
+pub(crate) async fn serve_beside(listener: TcpListener, gate: Arc<Gate>, mut stopping: Stopping) {
     let (grace, drain_time) = (gate.limits().shutdown_grace, gate.limits().shutdown_timeout);
     // Load balancers need a moment to see that the service is not ready.
     let closing = async {
         stopping.raised().await;
-        let requests = gate.in_work();
-        tracing::info!("stopping: not ready, draining {requests} requests");
         sleep(grace).await;
     };
     let graceful = GracefulShutdown::new();
@@ -168,7 +181,7 @@ mod tests {
             "done"
         };
         let gate = Arc::new(Gate::new(Router::new().route("/held", get(held)), &limits));
-        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let socket = bind(SocketAddr::from(([127, 0, 0, 1], 0)), "--listen").await;
         let socket = socket.expect("a free port");
         let address = socket.local_addr().expect("an address");
         let (shutdown, stopping) = shutdown::channel();
@@ -245,7 +258,9 @@ mod tests {
     #[tokio::test]
     async fn an_address_in_use_is_named_with_a_way_out() {
         let running = run(|_| {}).await;
-        let refused = bind(running.address).await.expect_err("a used address");
+        let refused = bind(running.address, "--listen")
+            .await
+            .expect_err("a used address");
         let expected = format!(
             "cannot listen on {}: address in use; choose another with --listen",
             running.address

@@ -37,6 +37,8 @@ impl Fixture {
             consumer: Consumer::default(),
             callbacks: None,
             parting: None,
+            profile: serde_json::Value::Null,
+            parallel: None,
             place: String::new(),
             receiver: None,
         };

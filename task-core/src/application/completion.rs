@@ -1,6 +1,7 @@
 //! Notifies the world of completed tasks, once for each completion.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,13 +18,16 @@ use crate::ports::{
 };
 
 /// How long the id of a finished event is remembered. Longer than any redelivery takes.
-const SEEN_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const SEEN_TTL: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// Notified events whose marks are not stored yet. Of more than that, one may be notified again.
 const MAX_UNMARKED: usize = 16_384;
 
 /// Pause after the store of the marks has failed, unless it asks for another one.
 const STORE_PAUSE: Duration = Duration::from_secs(5);
+
+/// Pause after the receiver has let nobody in: what heals that is somebody's doing.
+const DENIED_PAUSE: Duration = Duration::from_secs(60);
 
 /// Namespace of the marks of finished events.
 const SEEN_NAMESPACE: Uuid = Uuid::from_u128(0x51d0_9a3e_7b61_5c44_8d0e_2f8a_6f0b_9c13);
@@ -42,6 +46,8 @@ pub struct CompletionNotifier {
     start: Option<GroupStart>,
     clock: Arc<dyn Clock>,
     unmarked: Unmarked,
+    /// Whether the receiver has accepted something since it denied something.
+    accepts: AtomicBool,
 }
 
 impl CompletionNotifier {
@@ -58,6 +64,7 @@ impl CompletionNotifier {
             start: None,
             clock: Arc::new(SystemClock),
             unmarked: Unmarked::default(),
+            accepts: AtomicBool::new(false),
         }
     }
 
@@ -95,7 +102,8 @@ impl CompletionNotifier {
             }
             let notification = notification_of(event);
             let notified = self.notifier.notify(&notification).await;
-            notified.map_err(Failed::Notifier)?;
+            notified.map_err(|error| self.not_notified(error))?;
+            self.accepts.store(true, Ordering::Relaxed);
             // Before the mark, which may be given up as well as refused.
             self.unmarked.insert(id);
             tracing::info!("Notification sent for task {}", event.task_id);
@@ -109,6 +117,15 @@ impl CompletionNotifier {
         marked.await.map_err(Failed::Store)?;
         self.unmarked.remove(id);
         Ok(())
+    }
+
+    /// A receiver that denies everything says nothing of this event; one that accepts others does.
+    fn not_notified(&self, error: PortError) -> Failed {
+        let is_denied = error.kind() == ErrorKind::Denied;
+        match is_denied && !self.accepts.swap(false, Ordering::Relaxed) {
+            true => Failed::ShutOut(error),
+            false => Failed::Notifier(error),
+        }
     }
 
     fn mark_of(&self, event: &IncomingEvent) -> Uuid {
@@ -148,6 +165,8 @@ impl Unmarked {
 enum Failed {
     Store(PortError),
     Notifier(PortError),
+    /// The receiver lets us in no more, whatever we bring.
+    ShutOut(PortError),
 }
 
 impl Failed {
@@ -159,7 +178,7 @@ impl Failed {
                 tracing::warn!(%error, task_id, attempt, "notification cannot be marked");
             }
             // The layer around the port tells of an outage, once.
-            (Self::Store(error) | Self::Notifier(error), _) => {
+            (Self::Store(error) | Self::Notifier(error) | Self::ShutOut(error), _) => {
                 tracing::debug!(%error, task_id, attempt, "notification failed");
             }
         }
@@ -176,6 +195,7 @@ impl Failed {
             Self::Notifier(error) if error.outcome() == Outcome::NotMade => {
                 Answer::Postpone(asked(error).unwrap_or_default())
             }
+            Self::ShutOut(error) => Answer::Postpone(asked(error).unwrap_or(DENIED_PAUSE)),
             Self::Store(error) if !is_about_the_mark(error) => {
                 Answer::Postpone(asked(error).unwrap_or(STORE_PAUSE))
             }

@@ -62,16 +62,30 @@ impl Lease {
         clock: Arc<dyn Clock>,
         entropy: &dyn Entropy,
     ) -> Result<Self, PortError> {
-        let capabilities = store.capabilities();
-        capabilities.require(StateCapability::ConditionalWrites, "lease", "open")?;
         let mut random = [0; 16];
         entropy.fill(&mut random);
         let owner = Builder::from_random_bytes(random).into_uuid();
+        Self::of_owner(&owner.to_string(), store, name, length, clock)
+    }
+
+    /// The same under a name of its own, which no other lease may have.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_owner(
+        owner: &str,
+        store: Arc<dyn StateStore>,
+        name: &str,
+        length: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, PortError> {
+        let capabilities = store.capabilities();
+        capabilities.require(StateCapability::ConditionalWrites, "lease", "open")?;
         Ok(Self {
             store,
             clock,
             key: Key::new(Kind::LEASE, name),
-            owner: owner.to_string().into(),
+            owner: owner.into(),
             length,
             held: None,
             other: None,
@@ -154,7 +168,7 @@ impl Lease {
     ///
     /// # Errors
     /// As the store; the lease then ends by itself.
-    pub async fn release(mut self) -> Result<(), PortError> {
+    pub async fn release(&mut self) -> Result<(), PortError> {
         let Some(held) = self.held.take() else {
             return Ok(());
         };

@@ -28,12 +28,14 @@ mod turns;
 mod tests;
 
 pub use completion::CompletionNotifier;
+pub(crate) use completion::SEEN_TTL;
 pub use envelope::{EVENT_SOURCE, PUBSUB_NAME, TASK_EVENTS_TOPIC, task_event};
 pub use error::TaskError;
 pub use history::GroupStart;
 pub use incoming::{IncomingEvent, PoisonError};
 pub use lease::Lease;
 pub use outbox::Outbox;
+use record::is_nothing;
 pub use record::{Origin, RecordError, TaskRecord};
 pub use relay::{Relay, RelayReport};
-pub use tasks::{TaskService, TaskView};
+pub use tasks::{TaskService, TaskView, Terms};

@@ -57,6 +57,11 @@ impl Outbox {
         result
     }
 
+    /// Wakes the relay of events that were committed past this outbox.
+    pub(crate) fn announce(&self) {
+        self.committed.notify_one();
+    }
+
     /// Says whether a relay has to publish what is committed here.
     #[must_use]
     pub fn needs_relay(&self) -> bool {

@@ -59,6 +59,12 @@ pub struct TaskRecord {
 #[error("not a task record: {0}")]
 pub struct RecordError(String);
 
+/// Whether a value says that there is nothing: JSON's `null`, which a move leaves of a deleted record, or no bytes,
+/// which is a deletion on backends that cannot delete conditionally.
+pub(super) fn is_nothing(value: &[u8]) -> bool {
+    matches!(value.trim_ascii(), b"" | b"null")
+}
+
 impl TaskRecord {
     /// The record of a new task.
     #[must_use]
@@ -80,20 +86,20 @@ impl TaskRecord {
         &self.tag
     }
 
-    /// Gives the record its next revision, after the task was changed.
+    /// Gives the record its next revision, after the task was changed in a term.
     ///
     /// After a foreign write it continues at the time in microseconds, and in any case above what the
     /// foreign writer left there. Unless the clock went back, that lies above every revision given
     /// before, so no event id is used twice.
-    pub fn advance(&mut self, now: Timestamp) -> Revision {
+    pub fn advance(&mut self, now: Timestamp, term: u32) -> Revision {
         let last = self.outdated.take();
         let lost = Revision {
-            term: last.map_or(0, |last| last.term),
+            term: last.map_or(term, |last| last.term.max(term)),
             rev: u64::try_from(now.unix_micros())
                 .unwrap_or(1)
-                .max(last.map_or(1, |last| last.next().rev)),
+                .max(last.map_or(1, |last| last.next(term).rev)),
         };
-        let next = self.revision.map_or(lost, Revision::next);
+        let next = self.revision.map_or(lost, |last| last.next(term));
         self.revision = Some(next);
         self.tag = EntityTag::of_revision(next);
         next
@@ -327,7 +333,7 @@ mod tests {
     #[test]
     fn unknown_fields_survive_byte_for_byte() {
         let mut record = TaskRecord::decode(LEGACY.as_bytes()).expect("a legacy record");
-        let _ = record.advance(Timestamp::from_unix_micros(7));
+        let _ = record.advance(Timestamp::from_unix_micros(7), 0);
         let written = String::from_utf8(record.encode().to_vec()).expect("JSON is UTF-8");
         for kept in [
             r#""big":123456789012345678901234567890"#,
@@ -362,7 +368,7 @@ mod tests {
     #[test]
     fn a_revision_that_a_foreign_writer_kept_does_not_count() {
         let mut ours = TaskRecord::decode(LEGACY.as_bytes()).expect("a legacy record");
-        let revision = ours.advance(Timestamp::from_unix_micros(7));
+        let revision = ours.advance(Timestamp::from_unix_micros(7), 0);
         let written = String::from_utf8(ours.encode().to_vec()).expect("JSON is UTF-8");
         let read = |text: &str| TaskRecord::decode(text.as_bytes()).expect("a record");
         assert_eq!(read(&written).revision, Some(revision));
@@ -378,7 +384,7 @@ mod tests {
             assert_eq!(foreign.revision, None, "{to}");
             assert_ne!(foreign.tag(), ours.tag(), "{to}");
             // Above what was there, also if the clock is far behind.
-            let next = foreign.advance(Timestamp::from_unix_micros(3));
+            let next = foreign.advance(Timestamp::from_unix_micros(3), 0);
             assert!(next.rev > revision.rev, "{next:?} after {to}");
             assert_eq!(
                 read(std::str::from_utf8(&foreign.encode()).expect("JSON")).revision,

@@ -1,5 +1,6 @@
 //! The use cases of the Task API.
 
+use std::fmt;
 use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use super::turns::Turns;
-use super::{Origin, Outbox, TaskError, TaskRecord, task_event};
+use super::{Origin, Outbox, TaskError, TaskRecord, is_nothing, task_event};
 use crate::domain::{
     Draft, EntityTag, EventType, IdempotencyKey, Precondition, Revision, Status, Task, TaskEvent,
     TaskId, Timestamp,
@@ -76,6 +77,15 @@ pub struct TaskService {
     turns: Turns,
     /// Whether the store can remember deletions.
     remembers: bool,
+    terms: Option<Arc<dyn Terms>>,
+}
+
+/// Tells in which term changes are made: a part of every [`Revision`].
+///
+/// A move between backends begins a new one whenever the right to write moves, or may have been lost.
+pub trait Terms: fmt::Debug + Send + Sync {
+    /// The present term.
+    fn term(&self) -> u32;
 }
 
 impl TaskService {
@@ -97,7 +107,21 @@ impl TaskService {
             entropy,
             turns: Turns::new(),
             remembers,
+            terms: None,
         })
+    }
+
+    /// The same service with changes in these terms; otherwise all are in term 0.
+    #[must_use]
+    pub fn in_terms(self, terms: Arc<dyn Terms>) -> Self {
+        Self {
+            terms: Some(terms),
+            ..self
+        }
+    }
+
+    fn term(&self) -> u32 {
+        self.terms.as_ref().map_or(0, |terms| terms.term())
     }
 
     /// Creates a pending task. The same key with the same draft answers what it answered first.
@@ -110,7 +134,7 @@ impl TaskService {
         key: Option<&IdempotencyKey>,
     ) -> Result<TaskView, TaskError> {
         let now = self.clock.now();
-        let revision = Revision::first(0);
+        let revision = Revision::first(self.term());
         let (id, origin) = match key {
             Some(key) => {
                 let origin = Origin {
@@ -249,7 +273,7 @@ impl TaskService {
             let Some(event_type) = apply(&mut record.task, now) else {
                 return Ok(view(record));
             };
-            let revision = record.advance(now);
+            let revision = record.advance(now, self.term());
             let mode = WriteMode::Match(etag);
             match self.write(&record, mode, event_type, revision).await {
                 Ok(()) => return Ok(view(record)),
@@ -293,8 +317,7 @@ impl TaskService {
 
     async fn stored(&self, id: &TaskId) -> Result<Option<Stored>, PortError> {
         let stored = self.outbox.store().get(&key_of(id)).await?;
-        // An empty value is a deletion on backends that cannot delete conditionally.
-        Ok(stored.filter(|stored| !stored.value.is_empty()))
+        Ok(stored.filter(|stored| !is_nothing(&stored.value)))
     }
 
     fn fresh_id(&self, now: Timestamp) -> TaskId {

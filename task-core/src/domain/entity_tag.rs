@@ -22,12 +22,12 @@ impl Revision {
         Self { term, rev: 1 }
     }
 
-    /// The revision of the next change in the same term.
+    /// The revision of the next change, made in this term or in the one it has, whichever is later.
     #[must_use]
-    pub fn next(self) -> Self {
+    pub fn next(self, term: u32) -> Self {
         Self {
             rev: self.rev.saturating_add(1),
-            ..self
+            term: self.term.max(term),
         }
     }
 }
@@ -109,7 +109,7 @@ mod tests {
         let old = Revision { term: 1, rev: 900 };
         let new = Revision { term: 2, rev: 3 };
         assert!(old < new);
-        assert!(new < new.next());
+        assert!(new < new.next(0) && new.next(0) < new.next(3));
     }
 
     #[test]

@@ -167,7 +167,7 @@ mod tests {
     fn another_revision_or_type_is_another_event() {
         let first = Revision { term: 0, rev: 1 };
         let created = event(EventType::Created);
-        assert_ne!(created.id(first), created.id(first.next()));
+        assert_ne!(created.id(first), created.id(first.next(0)));
         assert_ne!(created.id(first), event(EventType::Updated).id(first));
     }
 

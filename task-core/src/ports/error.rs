@@ -199,6 +199,12 @@ impl PortError {
         self.0.operation
     }
 
+    /// What was attempted, in words; empty if nobody said it.
+    #[must_use]
+    pub fn detail(&self) -> &str {
+        &self.0.context
+    }
+
     /// The condition of a write did not hold.
     #[must_use]
     pub fn is_conflict(&self) -> bool {

@@ -14,28 +14,48 @@ pub const MAX_KEY_BYTES: usize = 512;
 
 /// A namespace of keys, for example `task`. Each adapter renders it in its own layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Kind(&'static str);
+pub struct Kind {
+    name: &'static str,
+    is_listed: bool,
+}
 
 impl Kind {
     /// The tasks of the Task API.
-    pub const TASK: Self = Self("task");
+    pub const TASK: Self = Self::new("task");
     /// The marks of events that a consumer has finished.
-    pub const SEEN: Self = Self("seen");
+    pub const SEEN: Self = Self::new("seen");
     /// Who may do something alone.
-    pub const LEASE: Self = Self("lease");
+    pub const LEASE: Self = Self::new("lease");
     /// Since when a consumer group is there.
-    pub const GROUP: Self = Self("group");
+    pub const GROUP: Self = Self::new("group");
 
     /// A namespace of a caller's own, in lower-case letters.
     #[must_use]
     pub const fn new(name: &'static str) -> Self {
-        Self(name)
+        let is_listed = false;
+        Self { name, is_listed }
+    }
+
+    /// The same for few keys that are looked for often.
+    ///
+    /// A backend that finds the keys of a kind only by looking at all it has keeps a list of these. So nobody may write
+    /// one but by a [`StateStore`](super::StateStore) of that backend, and a kind that has keys never becomes a listed one.
+    #[must_use]
+    pub const fn listed(name: &'static str) -> Self {
+        let is_listed = true;
+        Self { name, is_listed }
     }
 
     /// The namespace as text.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        self.0
+        self.name
+    }
+
+    /// Whether a backend should keep a list of its keys.
+    #[must_use]
+    pub fn is_listed(self) -> bool {
+        self.is_listed
     }
 }
 
@@ -99,7 +119,7 @@ impl Key {
 
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.kind.0, self.id)
+        write!(f, "{}/{}", self.kind.name, self.id)
     }
 }
 

@@ -29,8 +29,8 @@ pub struct Notification {
 ///   (`never_and_not_now_are_told_apart`)
 ///
 /// # Errors
-/// `Invalid` and `Denied` when the receiver refuses this message for good; `Unavailable`, `Timeout`
-/// and `Throttled` when a later attempt may succeed.
+/// `Invalid` when the receiver refuses this message for good; `Denied` when it does not let us in, which
+/// no later attempt heals by itself; `Unavailable`, `Timeout` and `Throttled` when a later attempt may succeed.
 #[cfg_attr(feature = "mock", mockall::automock)]
 #[async_trait]
 pub trait Notifier: Debug + Send + Sync + 'static {

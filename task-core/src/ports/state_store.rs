@@ -136,8 +136,8 @@ pub struct Page {
 ///
 /// With `scan`:
 /// - **S19** A scan MUST return each key of the kind that exists throughout it at least once, nothing
-///   of another kind, and end. (`a_scan_finds_every_key_of_its_kind`,
-///   `a_scan_survives_writes_in_its_way`)
+///   of another kind or without a value, and end. (`a_scan_finds_every_key_of_its_kind`,
+///   `a_scan_survives_writes_in_its_way`, `a_scan_passes_over_what_has_ended`)
 ///
 /// With `durable`:
 /// - **S20** An acknowledged write and its pending events MUST be there after the backend was closed

@@ -46,6 +46,14 @@ impl MemoryStateStores {
         Self::with(CapabilitySet::of(&[]))
     }
 
+    /// A backend with everything, by a clock that others have as well.
+    pub(super) fn of_clock(clock: &Arc<ManualClock>) -> Arc<Self> {
+        Arc::new(Self {
+            clock: Arc::clone(clock),
+            capabilities: CapabilitySet::of(DECLARED_STATE),
+        })
+    }
+
     fn with(capabilities: CapabilitySet<StateCapability>) -> Arc<Self> {
         Arc::new(Self {
             clock: Arc::default(),

@@ -116,9 +116,14 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
     ("restarts_versions", &["an_etag_never_comes_back"], || {
         faulty(RestartsVersions::default())
     }),
-    ("never_expires", &["an_expired_value_is_missing"], || {
-        faulty(NeverExpires)
-    }),
+    (
+        "never_expires",
+        &[
+            "an_expired_value_is_missing",
+            "a_scan_passes_over_what_has_ended",
+        ],
+        || faulty(NeverExpires),
+    ),
     (
         "keeps_old_ttl",
         &["a_put_without_ttl_removes_the_ttl"],
@@ -267,6 +272,7 @@ pub(super) const BROKEN: &[(&str, &[&str], Fresh)] = &[
         &[
             "a_scan_finds_every_key_of_its_kind",
             "a_scan_survives_writes_in_its_way",
+            "a_scan_passes_over_what_has_ended",
         ],
         || faulty(ScansForEver),
     ),

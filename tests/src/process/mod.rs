@@ -7,6 +7,7 @@ mod directory;
 mod http;
 mod installed;
 pub mod kafka;
+pub mod migration;
 mod port;
 pub mod postgres;
 mod proxy;

@@ -161,6 +161,20 @@ impl TaskServer {
         self.address
     }
 
+    /// Where its admin routes are, of a move that it takes part in.
+    ///
+    /// # Panics
+    /// If it takes part in none.
+    #[must_use]
+    pub fn admin(&self) -> String {
+        let log = self.log();
+        let line = log.lines().find_map(|line| line.strip_prefix("admin"));
+        let address = line.map(str::trim);
+        address
+            .unwrap_or_else(|| panic!("no admin routes:\n{log}"))
+            .to_owned()
+    }
+
     /// The process's id.
     #[must_use]
     pub fn id(&self) -> u32 {
@@ -262,6 +276,18 @@ impl StartingServer {
     /// # Errors
     /// What it wrote, when it does not become ready.
     pub async fn ready(self) -> Result<TaskServer, String> {
+        let server = self.listening().await?;
+        match server.get("/ready").await.status {
+            200 => Ok(server),
+            _ => Err(server.log()),
+        }
+    }
+
+    /// Waits until it answers, ready or not.
+    ///
+    /// # Errors
+    /// What it wrote, when it does not listen.
+    pub async fn listening(self) -> Result<TaskServer, String> {
         let Self {
             mut process,
             address,
@@ -277,11 +303,7 @@ impl StartingServer {
                 Err(_) => return Err(process.refusal()),
             }
         };
-        let server = TaskServer { process, address };
-        match server.get("/ready").await.status {
-            200 => Ok(server),
-            _ => Err(server.log()),
-        }
+        Ok(TaskServer { process, address })
     }
 
     /// Asks it to stop without waiting.

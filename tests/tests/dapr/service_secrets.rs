@@ -9,6 +9,7 @@ use task_tests::process::{
     RedisServer, Sidecar, SidecarOptions, StartingServer, TaskServer, TaskServerOptions,
     TestDirectory,
 };
+use task_tests::wait::until;
 
 const PASSWORD: &str = "canary3f81";
 const API_TOKEN: &str = "apitoken";
@@ -96,6 +97,26 @@ async fn the_password_of_redis_may_be_in_a_store_of_the_sidecar() {
         let log = server.log();
         assert!(!log.contains(PASSWORD) && !log.contains(API_TOKEN), "{log}");
     }
+}
+
+#[tokio::test]
+async fn a_sidecar_that_is_away_takes_no_redis_with_it() {
+    let mut world = World::start().await;
+    let started = world
+        .begin_on_redis("in-file", "redis/password")
+        .ready()
+        .await;
+    let server = started.unwrap_or_else(|log| panic!("{log}"));
+    world.sidecar.kill();
+    let all = ["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"];
+    world.redis.command(&all).await;
+    until("a task is created", async || {
+        let created = server.post("/tasks", r#"{"title":"kept"}"#).await;
+        (created.status == 201).then_some(())
+    })
+    .await;
+    let log = server.log();
+    assert!(!log.contains(PASSWORD), "{log}");
 }
 
 #[tokio::test]

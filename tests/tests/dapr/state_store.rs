@@ -193,6 +193,24 @@ async fn a_task_that_was_deleted_while_its_event_waits_is_missing_to_all_at_once
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_comes_too_late_moves_no_event_a_second_time() {
+    let stack = Stack::start().await;
+    let store = stack.open().await;
+    let create = put("1", &json!({"id": "1"}), WriteMode::Create).event(event("created"));
+    store.commit(create).await.unwrap();
+    let options = DeleteOptions {
+        mode: DeleteMode::Match(etag(&store, "1").await),
+        tombstone: Some(Duration::from_secs(60)),
+    };
+    store.delete(&task("1"), options.clone()).await.unwrap();
+    let late = store.delete(&task("1"), options).await;
+    assert!(late.unwrap_err().is_conflict());
+    assert_eq!(pending(&store).await, ["created"]);
+    settle_all(&store).await;
+    assert_eq!(pending(&store).await, [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_just_written_is_listed_without_a_read_of_its_record() {
     let stack = Stack::start().await;
     let store = stack.open().await;

@@ -83,7 +83,7 @@ fn a_backend_that_cannot_be_had_is_refused_with_the_reason() {
     for (backend, problem) in [
         (
             "parallel",
-            "this version does not have the backend parallel",
+            "old (default): must be set with the backend parallel",
         ),
         ("nosuch", "must be one of embedded, direct, dapr, parallel"),
         ("direct", "notification_url"),

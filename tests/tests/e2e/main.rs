@@ -14,6 +14,7 @@ mod faults;
 mod kafka;
 mod legacy;
 mod logs;
+mod migration;
 mod notifications;
 mod redis;
 mod redis_streams;

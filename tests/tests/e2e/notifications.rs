@@ -22,11 +22,15 @@ fn ids(received: &Value) -> Vec<String> {
 }
 
 fn to(receiver: &NotificationService) -> TaskServerOptions {
+    to_within(receiver, "1000")
+}
+
+fn to_within(receiver: &NotificationService, deliveries: &str) -> TaskServerOptions {
     TaskServerOptions::default()
         .arg("--notification-url")
         .arg(format!("http://{}", receiver.address()))
         .arg("--redelivery-max")
-        .arg("1000")
+        .arg(deliveries)
         .arg("--redelivery-first-pause-ms")
         .arg("50")
         .arg("--redelivery-longest-pause-ms")
@@ -121,6 +125,44 @@ async fn a_receiver_that_was_away_gets_everything_when_it_is_back() {
     let log = server.log();
     assert!(log.contains("calls succeed again"), "{log}");
     assert!(log.matches("WARN").count() <= 3, "{log}");
+}
+
+#[tokio::test]
+async fn a_receiver_that_lets_nobody_in_uses_up_no_event() {
+    let data = TestDirectory::new("receiver-denies");
+    let before = [
+        "env",
+        "APP_API_TOKEN=canary6c20",
+        "DAPR_HTTP_PORT=tcp://10.0.0.1:80",
+    ];
+    let receiver = NotificationService::start_with(&before, "127.0.0.1:0");
+    let address = receiver.address().to_string();
+    let options = to_within(&receiver, "2");
+    let server = TaskServer::start_with(data.path(), &options).await;
+    let id = complete(&server, "x").await;
+    until("it is denied again and again", async || {
+        let denied = receiver
+            .log()
+            .matches("does not show the app token")
+            .count();
+        (denied > 5).then_some(())
+    })
+    .await;
+    let log = receiver.log();
+    assert!(log.contains("POST /notify asks for the app token"), "{log}");
+    assert!(!log.contains("canary6c20"), "{log}");
+    let log = server.log();
+    assert!(!log.contains("dead letter"), "{log}");
+    assert_eq!(log.matches("calls fail").count(), 1, "{log}");
+    assert!(log.contains("denied: the receiver answered 401"), "{log}");
+    receiver.kill();
+    let receiver = NotificationService::start(&address);
+    let received = until("the notification arrives", async || {
+        let received = receiver.received().await;
+        (received["count"] == 1).then_some(received)
+    })
+    .await;
+    assert_eq!(ids(&received), [id]);
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod commits;
 mod conversion;
 mod dapr;
+mod lists;
 mod network;
 mod outages;
 mod outbox;
@@ -107,6 +108,7 @@ async fn everything(address: &str) -> BTreeMap<String, (String, Value, bool)> {
             "string" => command(address, &["GET", &name]).await,
             "hash" => command(address, &["HGETALL", &name]).await,
             "set" => command(address, &["SMEMBERS", &name]).await,
+            "zset" => command(address, &["ZRANGE", &name, "0", "-1"]).await,
             "stream" => command(address, &["XRANGE", &name, "-", "+"]).await,
             _ => command(address, &["LRANGE", &name, "0", "-1"]).await,
         };

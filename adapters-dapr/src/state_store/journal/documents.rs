@@ -2,23 +2,27 @@
 
 use std::collections::HashSet;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use task_core::ports::{ErrorKind, Key, Kind, Outcome, PortError};
 
-use crate::error::BACKEND;
-use crate::state_store::calls::{Calls, Found, Life, When, is_refusal};
+use crate::error::{BACKEND, Failure};
+use crate::state_store::calls::{Calls, Found, Life, SENTINEL, When, is_refusal};
 use crate::state_store::decision::Noted;
 use crate::state_store::names::name_of;
 use crate::state_store::probe::Abilities;
-use crate::state_store::record::LEFT_FOR;
 
 const OPERATION: &str = "journal";
 
 /// Most attempts to change a document that others change as well.
 const MOST_ATTEMPTS: usize = 32;
+
+/// How long the head of a closed journal stays: while it does, the events of records that name it are known to be
+/// settled. Later ones are published once more, when their record is changed.
+const CLOSED_FOR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
 /// Documents of which a version is remembered that cannot be read.
 const MOST_TOLD: usize = 1_024;
@@ -27,19 +31,10 @@ const MOST_TOLD: usize = 1_024;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Garbled;
 
-/// A document that is begun anew when it cannot be read.
-pub(super) trait Anew: Default {
-    /// What takes the place of a version that cannot be read.
-    fn anew(version: &str) -> Self;
-}
-
 /// Which replicas there are.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Replicas {
     pub(super) replicas: Vec<Box<str>>,
-    /// The version that could not be read, if it was begun anew after one: names may be missing for a while.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) anew: Option<Box<str>>,
 }
 
 impl Replicas {
@@ -51,14 +46,6 @@ impl Replicas {
         if !self.has(id) {
             self.replicas.push(id.into());
         }
-    }
-}
-
-impl Anew for Replicas {
-    fn anew(version: &str) -> Self {
-        let anew = Some(version.into());
-        let replicas = Vec::new();
-        Self { replicas, anew }
     }
 }
 
@@ -94,16 +81,9 @@ pub(super) struct Saved {
 }
 
 /// Notes that others have settled, as ranges of numbers with both ends.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub(super) struct Done {
     pub(super) ranges: Vec<(u64, u64)>,
-}
-
-impl Anew for Done {
-    /// What was settled is published again.
-    fn anew(_: &str) -> Self {
-        Self::default()
-    }
 }
 
 impl Done {
@@ -126,6 +106,9 @@ impl Done {
         self.ranges = merged;
     }
 }
+
+/// What a read of several keys finds under one of them.
+pub(super) type Item = Result<Found, Failure>;
 
 /// A document, and what Dapr calls its version.
 pub(super) type Versioned<T> = Option<(Result<T, Garbled>, Box<str>)>;
@@ -166,23 +149,31 @@ impl Documents {
         &self,
         name: &str,
     ) -> Result<Versioned<T>, PortError> {
-        let found = self.calls.get(name).await;
-        let found = found.map_err(|failure| failure.into_port(OPERATION))?;
-        Ok(self.read(name, &found))
+        let found = self.get_many(&[name.to_owned()]).await?;
+        Ok(found.first().and_then(|found| self.read(name, found)))
     }
 
     /// Reads a document; `None` if there is none. What cannot be read is told once for each of its versions.
-    pub(super) fn read<T: DeserializeOwned>(&self, name: &str, found: &Found) -> Versioned<T> {
-        let etag = found.etag.clone()?;
-        let value = serde_json::from_slice(&found.data).map_err(|error| {
+    pub(super) fn read<T: DeserializeOwned>(&self, name: &str, found: &Item) -> Versioned<T> {
+        let (value, etag) = match found {
+            Ok(found) => {
+                let value = serde_json::from_slice(&found.data);
+                // Where it cannot be read, not what stands there.
+                let place = |error: serde_json::Error| {
+                    format!("line {} column {}", error.line(), error.column())
+                };
+                (value.map_err(place), found.etag.clone()?)
+            }
+            Err(failure) => (Err(failure.to_string()), SENTINEL.into()),
+        };
+        let value = value.map_err(|reason| {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.len() >= MOST_TOLD {
                 told.clear();
             }
             if told.insert((name.into(), etag.clone())) {
-                let (line, column, version) = (error.line(), error.column(), &etag);
                 tracing::error!(
-                    name, %version, line, column,
+                    name, version = %etag, reason,
                     "a document of the journal of pending events cannot be read and is set aside"
                 );
             }
@@ -191,7 +182,7 @@ impl Documents {
         Some((value, etag))
     }
 
-    pub(super) async fn get_many(&self, names: &[String]) -> Result<Vec<Found>, PortError> {
+    pub(super) async fn get_many(&self, names: &[String]) -> Result<Vec<Item>, PortError> {
         let found = self.calls.get_many(names).await;
         found.map_err(|failure| failure.into_port(OPERATION))
     }
@@ -199,7 +190,8 @@ impl Documents {
     /// The versions of documents, read together.
     pub(super) async fn versions(&self, names: &[String]) -> Result<Vec<Noted>, PortError> {
         let found = self.get_many(names).await?;
-        Ok(found.into_iter().map(|found| found.etag).collect())
+        let version = |found: Item| found.ok().and_then(|found| found.etag);
+        Ok(found.into_iter().map(version).collect())
     }
 
     /// Saves a document that nobody else writes, over its version.
@@ -216,9 +208,8 @@ impl Documents {
                 return Ok(());
             }
             // An earlier save has landed, or this one twice.
-            let found = self.calls.get(name).await;
-            let found = found.map_err(|failure| failure.into_port(OPERATION))?;
-            version = found.etag;
+            let versions = self.versions(&[name.to_owned()]).await?;
+            version = versions.into_iter().next().flatten();
         }
         Err(crowded(name))
     }
@@ -233,14 +224,14 @@ impl Documents {
         self.put(name, value, noted, Life::Same).await
     }
 
-    /// The same, and lets the document end by itself: until then it refuses who has read what was there before.
+    /// The same, and lets the document end by itself: until then it tells that the journal was closed.
     pub(super) async fn end<T: Serialize + Sync>(
         &self,
         name: &str,
         value: &T,
         noted: &str,
     ) -> Result<bool, PortError> {
-        let life = Life::of(LEFT_FOR);
+        let life = Life::of(CLOSED_FOR);
         self.put(name, value, Some(noted), life).await
     }
 
@@ -263,8 +254,9 @@ impl Documents {
         }
     }
 
-    /// Changes a document that others change as well; one that cannot be read is begun anew.
-    pub(super) async fn change<T: Serialize + DeserializeOwned + Anew + Send + Sync>(
+    /// Changes a document that others change as well; one that cannot be read is begun anew, which publishes again
+    /// what was settled there.
+    pub(super) async fn change<T: Serialize + DeserializeOwned + Default + Send + Sync>(
         &self,
         name: &str,
         mut change: impl FnMut(&mut T) + Send,
@@ -272,7 +264,7 @@ impl Documents {
         for _ in 0..MOST_ATTEMPTS {
             let (mut value, etag) = match self.get::<T>(name).await? {
                 Some((Ok(value), etag)) => (value, Some(etag)),
-                Some((Err(Garbled), etag)) => (T::anew(&etag), Some(etag)),
+                Some((Err(Garbled), etag)) => (T::default(), Some(etag)),
                 None => (T::default(), None),
             };
             change(&mut value);

@@ -34,9 +34,12 @@ impl Op {
     pub(in crate::state_store) fn parse(text: &str) -> Option<Self> {
         let (replica, number) = text.rsplit_once('.')?;
         let number = number.parse().ok()?;
+        // As a replica takes its name: what somebody else calls so is no event of ours.
+        let is_name =
+            u64::from_str_radix(replica, 16).is_ok_and(|id| format!("{id:016x}") == replica);
         let replica = replica.into();
         let op = Self { replica, number };
-        (op.to_string() == text).then_some(op)
+        (is_name && op.to_string() == text).then_some(op)
     }
 }
 

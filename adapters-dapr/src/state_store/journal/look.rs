@@ -8,9 +8,8 @@ use serde::de::DeserializeOwned;
 use task_core::ports::PortError;
 use tokio::time::Instant;
 
-use super::documents::{Documents, Done, Garbled, Head, Replicas, Segment, Versioned};
+use super::documents::{Documents, Done, Garbled, Head, Item, Replicas, Segment, Versioned};
 use super::index::Op;
-use super::replica::contended;
 use super::{BEATS_UNTIL_CLOSED, Journal, SEGMENT};
 use crate::state_store::calls::Found;
 
@@ -51,7 +50,6 @@ struct Documented {
     id: Arc<str>,
     head: Head,
     head_etag: Box<str>,
-    done: Done,
     segments: Vec<(u64, Segment)>,
     /// Segments that cannot be read.
     garbled: BTreeSet<u64>,
@@ -72,72 +70,78 @@ impl Journal {
             return Ok(());
         }
         let began = Instant::now();
-        let all = self.names().await?;
+        // Before the list is read: so who is known and not in it has been there, and is not just coming.
+        let known = self.known();
+        let list = self.names().await?;
+        let listed: HashSet<Arc<str>> = list.iter().flatten().cloned().collect();
         // Only now: who is read of as another one must not become this one before what is read is taken over,
         // which would drop its notes.
         let own = self.state().name.clone();
-        let others = all.into_iter().filter(|id| own.as_ref() != Some(id));
-        let others: Vec<Arc<str>> = others.collect();
+        // In the order of the list, which is that of their beginnings, and so of their events.
+        let unlisted = known.iter().filter(|id| !listed.contains(*id));
+        let others = list.iter().flatten().chain(unlisted).cloned();
+        let others: Vec<Arc<str>> = others.filter(|id| own.as_ref() != Some(id)).collect();
         let extent = match within.is_zero() {
             true => Extent::All,
             false => Extent::New,
         };
         let found = self.documented(&others, extent).await?;
-        let closable = self.take_over(found, extent, began);
+        let closable = self.take_over(found, &listed, extent, began);
         self.state().looked = Some(began);
         for (id, head, etag) in closable {
             self.close(&id, head, &etag).await?;
         }
-        Ok(())
+        self.list_again(&known, list.as_deref()).await
     }
 
-    /// The names of all replicas.
-    async fn names(&self) -> Result<Vec<Arc<str>>, PortError> {
+    /// The names of all replicas; `None` if there is no list, or none that can be read.
+    async fn names(&self) -> Result<Option<Vec<Arc<str>>>, PortError> {
         let name = Documents::replicas();
-        let registry = match self.documents.get::<Replicas>(&name).await? {
-            None => Replicas::default(),
-            Some((Ok(registry), _)) => registry,
-            Some((Err(Garbled), _)) => {
-                let known = self.known();
-                let add = |registry: &mut Replicas| known.iter().for_each(|id| registry.add(id));
-                self.documents.change(&name, add).await?;
-                let found = self.documents.get::<Replicas>(&name).await?;
-                let read = found.and_then(|(registry, _)| registry.ok());
-                read.ok_or_else(|| {
-                    contended("the names of all journals are written by somebody else")
-                })?
-            }
-        };
-        let mut names: Vec<Arc<str>> = registry.replicas.iter().map(|id| (**id).into()).collect();
-        if self.lacks_names(registry.anew.as_deref()) {
-            let lost = self.known().into_iter().filter(|id| !registry.has(id));
-            let lost: Vec<Arc<str>> = lost.collect();
-            if !lost.is_empty() {
-                let add = |registry: &mut Replicas| lost.iter().for_each(|id| registry.add(id));
-                self.documents.change(&name, add).await?;
-            }
-            names.extend(lost);
-        }
-        Ok(names)
+        let found = self.documents.get::<Replicas>(&name).await?;
+        let list = found.and_then(|(list, _)| list.ok());
+        Ok(list.map(|list| list.replicas.iter().map(|id| (**id).into()).collect()))
     }
 
-    /// The names that the last look found, and the own one.
-    fn known(&self) -> Vec<Arc<str>> {
+    /// The names that earlier looks have found, those that records tell and no look has found, and the own one.
+    fn known(&self) -> HashSet<Arc<str>> {
         let state = self.state();
-        let watched = state.watched.iter();
-        let open = watched.filter(|(_, watched)| !watched.head.is_closed);
-        let own = state.me.as_ref().map(|me| Arc::clone(&me.id));
-        open.map(|(id, _)| Arc::clone(id)).chain(own).collect()
+        let met = state.met.keys().map(|op| &op.replica);
+        let own = state.me.as_ref().map(|me| &me.id);
+        let watched = state.watched.keys();
+        watched.chain(met).chain(own).cloned().collect()
     }
 
-    /// Says whether the list of names was begun anew, not long ago: each replica has to write its own down again.
-    fn lacks_names(&self, anew: Option<&str>) -> bool {
-        let mut state = self.state();
-        if state.anew.as_deref() != anew {
-            state.anew = anew.map(Into::into);
-            state.anew_since = anew.map(|_| Instant::now());
+    /// Writes the names down that somebody else has removed from the list.
+    async fn list_again(
+        &self,
+        known: &HashSet<Arc<str>>,
+        list: Option<&[Arc<str>]>,
+    ) -> Result<(), PortError> {
+        let is_lost = |id: &&Arc<str>| list.is_none_or(|list| !list.contains(id));
+        let (mut lost, mut is_own_lost) = (Vec::new(), false);
+        for id in known.iter().filter(is_lost) {
+            let state = self.state();
+            let watched = state.watched.get(id);
+            let me = state.me.as_ref().filter(|me| me.id == *id);
+            is_own_lost |= me.is_some();
+            let is_open = watched.is_some_and(|watched| !watched.head.is_closed);
+            if is_open || me.is_some_and(|me| list.is_none() || self.is_fresh(me)) {
+                lost.push(Arc::clone(id));
+            }
         }
-        state.lacks_names(self.beat_every)
+        if is_own_lost {
+            // Unless its journal was closed.
+            self.stay().await;
+        }
+        if lost.is_empty() {
+            return Ok(());
+        }
+        tracing::error!(
+            replicas = lost.len(),
+            "somebody has removed names from the list of journals, which get them back"
+        );
+        let add = |list: &mut Replicas| lost.iter().for_each(|id| list.add(id));
+        self.documents.change(&Documents::replicas(), add).await
     }
 
     /// One read for all of them, and one more where there are segments that were not expected.
@@ -146,10 +150,6 @@ impl Journal {
         others: &[Arc<str>],
         extent: Extent,
     ) -> Result<Vec<Documented>, PortError> {
-        if others.is_empty() {
-            self.state().illegible.clear();
-            return Ok(Vec::new());
-        }
         let mut wanted: Vec<String> = Vec::new();
         for id in others {
             wanted.extend([Documents::head(id), Documents::done(id)]);
@@ -158,17 +158,18 @@ impl Journal {
         }
         let mut known = self.fetched(wanted).await?;
         let (mut replicas, mut illegible) = (Vec::new(), HashSet::new());
-        let mut more = Vec::new();
+        let (mut more, mut done) = (Vec::new(), HashMap::new());
         for id in others {
+            if let Some((Ok(read), _)) = self.document::<Done>(&known, &Documents::done(id)) {
+                done.insert(Arc::clone(id), read);
+            }
             let head = match self.document::<Head>(&known, &Documents::head(id)) {
                 Some((Ok(head), etag)) => Some((head, etag)),
-                // Somebody else has written over it; its replica will do the same.
-                Some((Err(Garbled), _)) => {
+                // Somebody else has written over it or removed it; its replica will write it again.
+                Some((Err(Garbled), _)) | None => {
                     illegible.insert(Arc::clone(id));
                     self.last_head(id)
                 }
-                // Somebody is closing it.
-                None => None,
             };
             if let Some((head, etag)) = head {
                 let segments = self.segments_of(id, Some(head), extent);
@@ -182,12 +183,11 @@ impl Journal {
         if !more.is_empty() {
             known.extend(self.fetched(more).await?);
         }
+        replicas.retain(|(id, head, _, _)| self.is_sound(id, *head, &known));
         let documented = replicas.into_iter().map(|(id, head, head_etag, segments)| {
-            let done = self.document::<Done>(&known, &Documents::done(&id));
             let mut documented = Documented {
                 segments: Vec::new(),
                 garbled: BTreeSet::new(),
-                done: done.map_or_else(Done::default, |(done, _)| done.unwrap_or_default()),
                 id,
                 head,
                 head_etag,
@@ -197,19 +197,43 @@ impl Journal {
                 match self.document::<Segment>(&known, &name) {
                     Some((Ok(segment), _)) => documented.segments.push((number, segment)),
                     Some((Err(Garbled), _)) => _ = documented.garbled.insert(number),
+                    None if self.was_there(&documented.id, head, number) => {
+                        documented.garbled.insert(number);
+                    }
                     None => documented.segments.push((number, Segment::default())),
                 }
             }
             documented
         });
         let documented = documented.collect();
-        self.state().illegible = illegible;
+        let mut state = self.state();
+        (state.illegible, state.done) = (illegible, done);
         Ok(documented)
+    }
+
+    /// Says whether a head may be believed that says of segments that all of them is settled: the last one is there,
+    /// which is missing for a moment after it was named.
+    fn is_sound(&self, id: &str, head: Head, known: &HashMap<String, Item>) -> bool {
+        let state = self.state();
+        let watched = state.watched.get(id);
+        let last = known.get(&Documents::segment(id, head.last));
+        let is_there = last.is_some_and(|last| !matches!(last, Ok(Found { etag: None, .. })));
+        let was_full = watched.is_some_and(|watched| watched.empty.contains(&head.last));
+        let is_range = head.first <= head.last && head.last < u64::MAX / SEGMENT;
+        is_range && (head.first == 0 || head.is_closed || is_there || was_full)
+    }
+
+    /// Says whether a segment that is missing was saved once: another one is behind it, or it was read.
+    fn was_there(&self, id: &str, head: Head, number: u64) -> bool {
+        let state = self.state();
+        let watched = state.watched.get(id);
+        let was_read = watched.is_some_and(|watched| number * SEGMENT < watched.through);
+        !head.is_closed && (number < head.last || was_read)
     }
 
     fn document<T: DeserializeOwned>(
         &self,
-        known: &HashMap<String, Found>,
+        known: &HashMap<String, Item>,
         name: &str,
     ) -> Versioned<T> {
         self.documents.read(name, known.get(name)?)
@@ -221,7 +245,7 @@ impl Journal {
         Some((watched.head, watched.head_etag.clone()))
     }
 
-    async fn fetched(&self, names: Vec<String>) -> Result<HashMap<String, Found>, PortError> {
+    async fn fetched(&self, names: Vec<String>) -> Result<HashMap<String, Item>, PortError> {
         let found = self.documents.get_many(&names).await?;
         Ok(names.into_iter().zip(found).collect())
     }
@@ -249,33 +273,24 @@ impl Journal {
     fn take_over(
         &self,
         found: Vec<Documented>,
+        listed: &HashSet<Arc<str>>,
         extent: Extent,
         began: Instant,
     ) -> Vec<(Arc<str>, Head, Box<str>)> {
         let mut state = self.state();
         let mut closable = Vec::new();
-        let ids: HashSet<Arc<str>> = found.iter().map(|one| Arc::clone(&one.id)).collect();
-        let gone = state
-            .watched
-            .keys()
-            .filter(|id| !ids.contains(*id))
-            .cloned();
-        for id in gone.collect::<Vec<_>>() {
-            state.watched.remove(&id);
-            for op in state.index.of(&id) {
-                state.index.remove(&op);
-            }
-        }
         for one in found {
-            let noted = one.notes();
+            let done = state.done.get(&one.id).cloned().unwrap_or_default();
+            let noted = one.notes(&done);
             let read: HashSet<u64> = one.segments.iter().map(|(number, _)| *number).collect();
             for op in state.index.of(&one.id) {
-                let was_read = read.contains(&(op.number / SEGMENT));
-                if was_read && !noted.contains(&op.number) || one.done.has(op.number) {
+                let segment = op.number / SEGMENT;
+                let is_gone = read.contains(&segment) && !noted.contains(&op.number);
+                if is_gone || segment < one.head.first || done.has(op.number) {
                     state.index.remove(&op);
                 }
             }
-            let watched = one.watched(state.watched.get(&one.id));
+            let watched = one.watched(state.watched.get(&one.id), &done);
             for (_, segment) in one.segments {
                 for note in segment.notes {
                     if noted.contains(&note.number) {
@@ -292,9 +307,12 @@ impl Journal {
             let silence = began.saturating_duration_since(watched.since);
             let is_silent = silence >= self.beat_every * BEATS_UNTIL_CLOSED;
             let is_legible = watched.garbled.is_empty() && !state.illegible.contains(&one.id);
-            let is_empty =
-                extent == Extent::All && is_legible && state.index.of(&one.id).is_empty();
-            if one.head.is_closed || is_silent && is_empty {
+            let is_empty = is_legible && state.index.of(&one.id).is_empty();
+            if is_empty && one.head.is_closed && !listed.contains(&one.id) {
+                state.is_over(&one.id);
+                continue;
+            }
+            if is_empty && extent == Extent::All && (one.head.is_closed || is_silent) {
                 let etag = watched.head_etag.clone();
                 closable.push((Arc::clone(&one.id), one.head, etag));
             }
@@ -317,6 +335,7 @@ impl Journal {
             }
         }
         tracing::debug!(replica = %id, "the journal of a replica that is gone was closed");
+        self.state().is_over(id);
         let remove = |all: &mut Replicas| all.replicas.retain(|one| **one != **id);
         self.documents
             .change(&Documents::replicas(), remove)
@@ -333,16 +352,16 @@ impl Journal {
 
 impl Documented {
     /// The numbers that are noted and not done.
-    fn notes(&self) -> HashSet<u64> {
+    fn notes(&self, done: &Done) -> HashSet<u64> {
         let notes = self.segments.iter().flat_map(|(_, segment)| &segment.notes);
-        let open = notes.filter(|note| !self.done.has(note.number));
+        let open = notes.filter(|note| !done.has(note.number));
         open.map(|note| note.number).collect()
     }
 
-    fn watched(&self, before: Option<&Watched>) -> Watched {
+    fn watched(&self, before: Option<&Watched>, done: &Done) -> Watched {
         let is_empty = |segment: &Segment| {
             let mut notes = segment.notes.iter();
-            notes.all(|note| self.done.has(note.number))
+            notes.all(|note| done.has(note.number))
         };
         let is_full = |number: u64, segment: &Segment| segment.through >= (number + 1) * SEGMENT;
         let sealed = self

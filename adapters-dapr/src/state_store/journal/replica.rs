@@ -71,8 +71,20 @@ impl Journal {
         }
     }
 
+    /// Renews the beat if it is due, unless this replica saves anyway.
+    pub(in crate::state_store) async fn stay(&self) {
+        let Ok(mut saver) = self.saver.try_lock() else {
+            return;
+        };
+        if self.state().me.is_some()
+            && let Err(error) = self.renew(&mut saver).await
+        {
+            tracing::debug!(%error, "the beat cannot be renewed now");
+        }
+    }
+
     /// Takes a name, or renews the beat, unless that was done meanwhile.
-    pub(super) async fn renew(&self, _: &mut Saver) -> Result<(), PortError> {
+    pub(super) async fn renew(&self, saver: &mut Saver) -> Result<(), PortError> {
         let known = {
             let state = self.state();
             let me = state.me.as_ref();
@@ -85,7 +97,9 @@ impl Journal {
             None => self.register().await,
             Some((id, head)) => {
                 self.beat(&id, head).await?;
-                self.stay_registered(&id).await
+                self.stay_registered(&id).await?;
+                self.stay_noted(saver, &id).await;
+                Ok(())
             }
         }
     }
@@ -146,7 +160,7 @@ impl Journal {
             Some(_) | None => return Err(self.lose_name(id)),
         };
         let head = Head {
-            beat: found.beat + 1,
+            beat: found.beat.saturating_add(1),
             ..head
         };
         if !self.documents.replace(&name, &head, Some(&etag)).await? {

@@ -195,6 +195,42 @@ impl Journal {
         }
     }
 
+    /// Writes those segments again that somebody else has removed or written over.
+    pub(super) async fn stay_noted(&self, saver: &mut Saver, id: &Arc<str>) {
+        if let Err(error) = self.note_again(saver, id).await {
+            tracing::debug!(%error, "segments of this replica cannot be looked after now");
+        }
+    }
+
+    async fn note_again(&self, saver: &mut Saver, id: &Arc<str>) -> Result<(), PortError> {
+        let saved: Vec<u64> = {
+            let state = self.state();
+            let me = state.me.as_ref().filter(|me| me.id == *id);
+            let saved = me.filter(|me| me.saved > 0).map(|me| {
+                let last = (me.saved - 1) / SEGMENT;
+                me.head.first..=last
+            });
+            saved.into_iter().flatten().collect()
+        };
+        let names = saved.iter();
+        let names: Vec<String> = names.map(|one| Documents::segment(id, *one)).collect();
+        let found = self.documents.get_many(&names).await?;
+        let found = names.iter().zip(&found);
+        let read = found.map(|(name, found)| self.documents.read::<Segment>(name, found));
+        let bad = saved.iter().zip(read).filter_map(|(number, read)| {
+            let is_whole = matches!(read, Some((Ok(_), _)));
+            (!is_whole).then_some(*number)
+        });
+        let bad: Vec<u64> = bad.collect();
+        if bad.is_empty() {
+            return Ok(());
+        }
+        if let Some(me) = self.state().me.as_mut().filter(|me| me.id == *id) {
+            me.stale.extend(bad);
+        }
+        self.try_tidy(saver).await
+    }
+
     async fn try_tidy(&self, saver: &mut Saver) -> Result<(), PortError> {
         let Some(id) = self.state().me.as_ref().map(|me| Arc::clone(&me.id)) else {
             return Ok(());

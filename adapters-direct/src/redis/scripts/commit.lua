@@ -1,16 +1,18 @@
 -- One commit: guards, writes, events. Either all of it takes effect or nothing.
 --
--- KEYS: those of the guards, those of the writes, and the outbox if there are events or known records.
+-- KEYS: those of the guards, those of the writes, the lists of their kinds that have one, and the outbox if there are
+--       events or known records.
 -- ARGV: number of guards, number of writes, number of known records; (name, version, form, value, ms left, number
 --       of events, (topic, key, payload) of each event) of each known record; (expectation, value) of each guard;
---       (mode, condition, value, limit in ms, value with known events) of each write; (topic, key, payload) of each event.
--- A deletion's limit is '' without a tombstone, 'ever' for one that stays; a put's is '' for ever.
+--       (mode, condition, value, limit in ms, value with known events, place of the list in KEYS) of each write;
+--       (topic, key, payload) of each event.
+-- A deletion's limit is '' without a tombstone, 'ever' for one that stays; a put's is '' for ever. A place is '' without a list.
 --
 -- Records that may carry events and are not known at their version are answered, and nothing is done: who calls takes
 -- them apart and calls again.
 --
--- Everything that can fail is looked at before the first write: what keys hold in `load`, the outbox by the
--- first XADD. (`a_refused_commit_leaves_no_trace`)
+-- Everything that can fail is looked at before the first write: what keys hold in `load`, lists in `find_in`, the outbox
+-- by the first XADD. (`a_refused_commit_leaves_no_trace`)
 
 -- Bytewise, because `<` asks the locale.
 local function greater(a, b)
@@ -55,6 +57,15 @@ local function carrying()
     end
   end
   return answer
+end
+
+-- Notes whether a key stands on its list; answers why that cannot be said.
+local function find_in(list, state)
+  local listed = redis.pcall('ZSCORE', list, KEYS[key])
+  if type(listed) == 'table' then
+    return listed
+  end
+  state.list, state.listed = list, listed
 end
 
 -- Why no more can be said of a key, if that is so.
@@ -106,6 +117,9 @@ for number = 1, tonumber(ARGV[2]) do
   local state = state_of()
   local mode, value, limit = ARGV[argument], ARGV[argument + 2], ARGV[argument + 3]
   local stop = obstacle(state, mode)
+  if not stop and ARGV[argument + 5] ~= '' then
+    stop = find_in(KEYS[tonumber(ARGV[argument + 5])], state)
+  end
   if stop then
     return stop
   end
@@ -131,7 +145,7 @@ for number = 1, tonumber(ARGV[2]) do
   end
   state.broken = nil
   answer[number + 1] = etag
-  key, argument = key + layout.width, argument + 5
+  key, argument = key + layout.width, argument + 6
 end
 
 local events = {}
@@ -152,5 +166,13 @@ for _, event in ipairs(events) do
 end
 for _, key in ipairs(changed) do
   layout.apply(key, states[KEYS[key]])
+end
+-- Also where nothing has changed: what has ended by itself is still on the list.
+for name, state in pairs(states) do
+  if state.list and state.value and not state.listed then
+    redis.call('ZADD', state.list, 0, name)
+  elseif state.list and state.listed and not state.value then
+    redis.call('ZREM', state.list, name)
+  end
 end
 return answer

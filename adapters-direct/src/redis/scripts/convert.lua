@@ -1,6 +1,7 @@
 -- One key from one layout into the other, with its limit, in one step.
 --
--- KEYS: value and tombstone of the legacy layout, hash of Dapr's, the outbox.
+-- KEYS: value and tombstone of the legacy layout, hash of Dapr's, the outbox, and the lists of both layouts if the kind has
+--       one.
 -- ARGV: the layout to end in; the digest of a value that was looked at; the known records, as of a commit.
 -- Answers what happened: 'converted', 'already', 'missing', or 'both' if the forms differ; 'carries' and the hash if it has
 -- to be taken apart first; 'reserved' and the value if it has to be looked at first.
@@ -52,6 +53,13 @@ local moving = is_text and target.value or not is_present(target) and source.val
 if to == dapr and moving and dapr.may_reserve(moving) and redis.sha1hex(moving) ~= ARGV[2] then
   return { 'reserved', moving }
 end
+local lists = { [1] = KEYS[5], [3] = KEYS[6] }
+for place, list in pairs(lists) do
+  local listed = redis.pcall('ZSCORE', list, KEYS[place])
+  if type(listed) == 'table' then
+    return listed
+  end
+end
 -- A string has no room for events; they are published from the outbox.
 for _, event in ipairs(source.events or {}) do
   local added = redis.pcall('XADD', KEYS[4], '*', 'topic', event[1], 'key', event[2], 'payload', event[3])
@@ -73,5 +81,11 @@ if from_place == 1 then
   redis.call('DEL', KEYS[1], KEYS[2])
 else
   redis.call('DEL', KEYS[3])
+end
+if lists[from_place] then
+  redis.call('ZREM', lists[from_place], KEYS[from_place])
+end
+if lists[to_place] and target.value then
+  redis.call('ZADD', lists[to_place], 0, KEYS[to_place])
 end
 return { 'converted' }

@@ -209,6 +209,23 @@ async fn an_event_is_not_used_up_while_the_circuit_is_open() {
     assert_eq!(c.hear(completed).await, Answer::Ack);
 }
 
+#[tokio::test]
+async fn an_event_is_used_up_by_denials_only_while_others_are_accepted() {
+    let c = consumer();
+    let poison = c.complete().await.remove(1);
+    let other = c.complete().await.remove(3);
+    c.notifier.refuse(Some(ErrorKind::Denied));
+    let postponed = Answer::Postpone(Duration::from_secs(60));
+    for _ in 0..3 {
+        assert_eq!(c.hear(poison.clone()).await, postponed);
+    }
+    c.notifier.refuse(None);
+    assert_eq!(c.hear(other).await, Answer::Ack);
+    c.notifier.refuse(Some(ErrorKind::Denied));
+    assert_eq!(c.hear(poison.clone()).await, Answer::Retry);
+    assert_eq!(c.hear(poison).await, postponed);
+}
+
 #[cfg(feature = "mock")]
 #[tokio::test(start_paused = true)]
 async fn a_receiver_that_asks_for_a_pause_is_asked_once_and_the_rest_is_postponed() {

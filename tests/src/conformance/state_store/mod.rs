@@ -121,6 +121,7 @@ pub const CASES: &[Case] = cases![
     "S25" guards::a_raised_value_never_falls [Guards],
     "S19" scans::a_scan_finds_every_key_of_its_kind [Scan],
     "S19" scans::a_scan_survives_writes_in_its_way [Scan],
+    "S19" scans::a_scan_passes_over_what_has_ended [Scan, Ttl],
     "S20" always::acknowledged_writes_survive_a_restart [Durable],
     "S26" always::the_identity_stays_while_the_server_runs [],
     "S21" refusals::undeclared_state_capabilities_are_refused [],
@@ -158,6 +159,9 @@ async fn judge(case: &'static Case, backend: Arc<dyn StateStoreBackend>) -> Verd
 
 /// A second kind, whose keys are none of the first one's.
 const OTHER: Kind = Kind::new("other");
+
+/// A kind of whose keys a backend may keep a list.
+const LISTED: Kind = Kind::listed("listed");
 
 fn key(id: &str) -> Key {
     Key::new(Kind::TASK, id)

@@ -41,7 +41,11 @@ pub async fn events_are_published_if_and_only_if_committed(subject: Subject) -> 
     expected.push("last".to_owned());
     let mut heard: Vec<Delivery> = Vec::new();
     while heard.len() < expected.len() {
-        heard.push(listener.hear().await?);
+        let delivery = listener.hear().await?;
+        // A bus may bring an event again.
+        if heard.iter().all(|one| one.payload != delivery.payload) {
+            heard.push(delivery);
+        }
     }
     listener.stop().await?;
     let payloads: Vec<_> = heard.iter().map(|delivery| &delivery.payload).collect();

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use adapters_dapr::DaprStateStore;
 use serde_json::{Value, json};
-use task_core::ports::{Commit, Outcome, StateStore, WriteMode};
+use task_core::ports::{Commit, DeleteOptions, Outcome, StateStore, WriteMode};
 use task_tests::wait::until;
 
-use super::{Stack, event, pending, put, settle_all, value};
+use super::{Stack, event, pending, put, settle_all, task, value};
 
 /// A beat that is over soon, and not while a busy machine saves a note.
 const SHORT: Duration = Duration::from_secs(1);
@@ -21,11 +21,15 @@ impl Stack {
 
     /// Writes what no adapter writes over a document of the journal.
     async fn garble(&self, document: &str) {
-        let key = format!("task-api||journal-{document}");
+        self.forge(document, "{\"replicas\": [7").await;
+    }
+
+    /// Writes this over a document of the journal.
+    async fn forge(&self, document: &str, text: &str) {
+        let key = key_of(document);
         let was_there = self.redis.command(&["HEXISTS", &key, "data"]).await;
         assert_eq!(was_there, redis::Value::Int(1), "{key}");
-        let words = ["HSET", &key, "data", "{\"replicas\": [7"];
-        self.redis.command(&words).await;
+        self.redis.command(&["HSET", &key, "data", text]).await;
         self.redis.command(&["HINCRBY", &key, "version", "1"]).await;
     }
 
@@ -39,6 +43,11 @@ impl Stack {
     async fn newest(&self) -> String {
         self.replicas().await.unwrap().pop().unwrap()
     }
+}
+
+/// What Redis calls a document of the journal.
+fn key_of(document: &str) -> String {
+    format!("task-api||journal-{document}")
 }
 
 async fn create(store: &DaprStateStore, id: &str) {
@@ -84,7 +93,9 @@ async fn hold_back_nobody(document: &str) {
     let empty = stack.open_shortly().await;
     create(&empty, "2").await;
     let closed = stack.newest().await;
-    settle_all(&empty).await;
+    let found = empty.pending(None, 10).await.unwrap();
+    let own = found.into_iter().find(|one| one.event.payload == "2");
+    empty.settle(&[own.unwrap().id]).await.unwrap();
     empty.flush().await.unwrap();
     drop(empty);
     stack.garble(&format!("{name}{document}")).await;
@@ -189,4 +200,189 @@ async fn a_list_of_replicas_that_cannot_be_read_is_begun_anew_by_those_who_live(
         all.iter().all(|one| found.contains(one)).then_some(())
     })
     .await;
+}
+
+/// What somebody else does to the documents of a replica that is gone.
+#[derive(Debug, Clone, Copy)]
+enum Harm {
+    ListGarbled,
+    ListEmptied,
+    ListRemoved,
+    HeadForged,
+    HeadRemoved,
+    ListAndHeadRemoved,
+    SegmentRemoved,
+}
+
+impl Harm {
+    const ALL: [Self; 7] = [
+        Self::ListGarbled,
+        Self::ListEmptied,
+        Self::ListRemoved,
+        Self::HeadForged,
+        Self::HeadRemoved,
+        Self::ListAndHeadRemoved,
+        Self::SegmentRemoved,
+    ];
+
+    async fn do_to(self, stack: &Stack, name: &str) {
+        let remove = async |document: &str| {
+            let removed = stack.redis.command(&["DEL", &key_of(document)]).await;
+            assert_eq!(removed, redis::Value::Int(1), "{document}");
+        };
+        match self {
+            Self::ListGarbled => stack.garble(REGISTRY).await,
+            Self::ListEmptied => stack.forge(REGISTRY, r#"{"replicas":[]}"#).await,
+            Self::ListRemoved => remove(REGISTRY).await,
+            Self::HeadForged => {
+                let head = json!({"beat": 0, "first": 9, "last": 9, "is_closed": false});
+                stack.forge(name, &head.to_string()).await;
+            }
+            Self::HeadRemoved => remove(name).await,
+            Self::ListAndHeadRemoved => {
+                remove(REGISTRY).await;
+                remove(name).await;
+            }
+            Self::SegmentRemoved => {
+                let head = json!({"beat": 1, "first": 0, "last": 1, "is_closed": false});
+                stack.forge(name, &head.to_string()).await;
+                remove(&format!("{name}/0")).await;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_of_which_no_journal_tells_comes_once_with_the_next_change_of_its_record() {
+    for harm in Harm::ALL {
+        let stack = Stack::start().await;
+        let dead = stack.open_shortly().await;
+        create(&dead, "1").await;
+        let name = stack.newest().await;
+        drop(dead);
+        harm.do_to(&stack, &name).await;
+        let new = stack.open_shortly().await;
+        create(&new, "2").await;
+        until("others go on", async || {
+            pending(&new).await.contains(&"2".to_owned()).then_some(())
+        })
+        .await;
+        let later = put("1", &json!({"id": "later"}), WriteMode::Overwrite);
+        commit(&new, later.event(event("later"))).await;
+        let found = until("the later event is listed", async || {
+            let found = pending(&new).await;
+            let of_task = found.into_iter().filter(|one| one != "2");
+            let of_task: Vec<String> = of_task.collect();
+            of_task.contains(&"later".to_owned()).then_some(of_task)
+        })
+        .await;
+        assert_eq!(found, ["1", "later"], "{harm:?}: in their order");
+        settle_all(&new).await;
+        for store in [&new, &stack.open_shortly().await] {
+            let last = put("1", &json!({"id": "last"}), WriteMode::Overwrite);
+            commit(store, last.event(event("last"))).await;
+            until("the last event is listed", async || {
+                let found = pending(store).await;
+                let is_new = |one: &String| one == "last";
+                assert!(found.iter().all(is_new), "{harm:?}: {found:?}");
+                (!found.is_empty()).then_some(())
+            })
+            .await;
+            settle_all(store).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_of_replicas_that_was_removed_is_begun_anew_by_who_knows_them() {
+    let stack = Stack::start().await;
+    let (live, known) = (stack.open().await, stack.open().await);
+    create(&live, "1").await;
+    create(&known, "2").await;
+    listed(&known, &["1", "2"]).await;
+    let mut all = stack.replicas().await.unwrap();
+    let removed = stack.redis.command(&["DEL", &key_of(REGISTRY)]).await;
+    assert_eq!(removed, redis::Value::Int(1));
+    for _ in 0..3 {
+        assert_eq!(pending(&known).await.len(), 2);
+    }
+    let mut anew = stack.replicas().await.unwrap();
+    all.sort_unstable();
+    anew.sort_unstable();
+    assert_eq!(anew, all);
+}
+
+/// What takes the place of a key that no component can read as one of ours.
+#[derive(Debug, Clone, Copy)]
+enum Strange {
+    Unversioned,
+    OtherType,
+}
+
+impl Strange {
+    async fn take_place_of(self, stack: &Stack, key: &str) {
+        let words: &[&str] = match self {
+            Self::Unversioned => &["HSET", key, "data", "{}"],
+            Self::OtherType => &["SET", key, "{}"],
+        };
+        stack.redis.command(&["DEL", key]).await;
+        stack.redis.command(words).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_cannot_be_read_at_all_stops_no_other_events() {
+    for strange in [Strange::Unversioned, Strange::OtherType] {
+        for document in ["/0", "", "/done", "task", "list"] {
+            let stack = Stack::start().await;
+            let dead = stack.open_shortly().await;
+            create(&dead, "1").await;
+            let name = stack.newest().await;
+            drop(dead);
+            let key = match document {
+                "task" => "task-api||task-1".to_owned(),
+                "list" => key_of(REGISTRY),
+                of_replica => key_of(&format!("{name}{of_replica}")),
+            };
+            let other = stack.open_shortly().await;
+            create(&other, "2").await;
+            strange.take_place_of(&stack, &key).await;
+            for store in [&other, &stack.open_shortly().await] {
+                create(store, "3").await;
+                until("the others are listed", async || {
+                    let found = store.pending(None, 10).await;
+                    let found = found.unwrap_or_else(|error| panic!("{strange:?} {key}: {error}"));
+                    let mut found = found.iter().map(|one| &one.event.payload);
+                    found.any(|one| one == "3").then_some(())
+                })
+                .await;
+                settle_all(store).await;
+                store
+                    .delete(&task("3"), DeleteOptions::default())
+                    .await
+                    .unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_only_says_it_is_there_writes_over_what_somebody_has_done() {
+    let stack = Stack::start().await;
+    let live = stack.open_shortly().await;
+    create(&live, "1").await;
+    let name = stack.newest().await;
+    for document in [format!("{name}/0"), name] {
+        stack.garble(&document).await;
+        let new = stack.open_shortly().await;
+        create(&new, "2").await;
+        until("its event is found", async || {
+            live.check().await.unwrap();
+            pending(&new).await.contains(&"1".to_owned()).then_some(())
+        })
+        .await;
+        new.delete(&task("2"), DeleteOptions::default())
+            .await
+            .unwrap();
+    }
 }

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use adapters_direct::kafka::{KafkaEventBus, Predecessor};
-use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{Consumer as _, StreamConsumer};
 use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use task_core::ports::{
     Answer, Clock as _, ErrorKind, EventBus, Group, StartAt, Subscription, SystemClock,
 };
@@ -43,14 +43,31 @@ async fn commit(broker: &KafkaBroker, topic: &str, group: &Group, positions: &[&
     python.run("kafka_events.py", &arguments).await;
 }
 
-async fn grow(broker: &KafkaBroker, topic: &str, partitions: usize) {
-    let administrator: AdminClient<DefaultClientContext> = ClientConfig::new()
+fn administrator(broker: &KafkaBroker) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new()
         .set("bootstrap.servers", broker.bootstrap())
         .create()
-        .unwrap();
+        .unwrap()
+}
+
+async fn grow(broker: &KafkaBroker, topic: &str, partitions: usize) {
     let grown = NewPartitions::new(topic, partitions);
+    let administrator = administrator(broker);
     let grown = administrator.create_partitions([&grown], &AdminOptions::new());
     grown.await.unwrap().remove(0).unwrap();
+}
+
+/// Takes from a partition what lies before an offset, as retention does.
+async fn retain_from(broker: &KafkaBroker, topic: &str, partition: i32, offset: i64) {
+    let mut before = TopicPartitionList::new();
+    let offset = Offset::Offset(offset);
+    before
+        .add_partition_offset(topic, partition, offset)
+        .unwrap();
+    let administrator = administrator(broker);
+    let deleted = administrator.delete_records(&before, &AdminOptions::new());
+    let deleted = deleted.await.unwrap();
+    assert_eq!(deleted.elements()[0].error(), Ok(()));
 }
 
 /// What a group is given until it has read one mark in each partition.
@@ -177,6 +194,29 @@ async fn what_a_stopped_group_has_left_is_heard_and_one_that_runs_or_never_was_i
     commit(broker, "left", &Group::new("left.everywhere"), &everywhere).await;
     let heard = given_by(&strict, broker, &heir("heir-2", "everywhere"), 4).await;
     assert_eq!(heard, ["0 left"]);
+}
+
+#[tokio::test]
+async fn what_a_group_has_left_is_heard_when_the_last_event_it_read_is_beyond_retention() {
+    let broker = KafkaBroker::shared().await;
+    for topic in ["bequeathed", "bequeathed.dead"] {
+        broker.create_topic(topic, 3).await;
+    }
+    produce(broker, "bequeathed", 0, "0 read").await;
+    let stopped = Group::new("retained.python");
+    commit(broker, "bequeathed", &stopped, &["0=1"]).await;
+    retain_from(broker, "bequeathed", 0, 1).await;
+    produce(broker, "bequeathed", 1, "1 left").await;
+    produce(broker, "bequeathed", 2, "2 left").await;
+    let mut strict = config(broker);
+    strict.predecessor = Predecessor::Stopped;
+    let strict = KafkaEventBus::open(strict).unwrap();
+    let heir = Subscription {
+        start: StartAt::Group(stopped),
+        ..subscription("bequeathed", "bequeathed.heir")
+    };
+    let heard = given_by(&strict, broker, &heir, 3).await;
+    assert_eq!(heard, ["1 left", "2 left"]);
 }
 
 #[tokio::test]

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use adapters_direct::ClientCertificate;
-use adapters_direct::redis::{OpenError, Password, Redis, RedisConfig, RedisLayout};
+use adapters_direct::redis::{
+    OpenError, Password, Redis, RedisConfig, RedisLayout, RedisStateStore,
+};
 use async_trait::async_trait;
 use task_core::ports::{
     ErrorKind, PortError, Secret, SecretName, SecretStore, StateStore, WriteMode,
@@ -159,48 +161,121 @@ async fn a_wrong_or_missing_password_is_denied_and_the_right_one_is_not() {
     }
 }
 
-/// A secret that changes.
+/// A secret that changes, in a store that may fail.
 #[derive(Debug)]
-struct Changing(Mutex<&'static str>);
+struct Changing(Mutex<Found>);
+
+#[derive(Debug, Clone, Copy)]
+enum Found {
+    Is(&'static str),
+    Fails(ErrorKind),
+    NeverAnswers,
+}
+
+impl Changing {
+    fn new(first: &'static str) -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Found::Is(first))))
+    }
+
+    fn set(&self, found: Found) {
+        *self.0.lock().unwrap() = found;
+    }
+}
 
 #[async_trait]
 impl SecretStore for Changing {
     async fn get(&self, _: &SecretName) -> Result<Secret, PortError> {
-        Ok(Secret::new(*self.0.lock().unwrap()).unwrap())
+        let found = *self.0.lock().unwrap();
+        match found {
+            Found::Is(secret) => Ok(Secret::new(secret).unwrap()),
+            Found::Fails(kind) => Err(PortError::new(kind, "test", "get")),
+            Found::NeverAnswers => std::future::pending().await,
+        }
     }
+}
+
+/// A server with a user whose password is `canary1`, and who asks this store for it.
+async fn with_kept_password(secrets: &Arc<Changing>) -> (RedisServer, RedisConfig) {
+    let options = RedisOptions {
+        users: vec!["service on >canary1 ~* +@all".to_owned()],
+        ..RedisOptions::default()
+    };
+    let server = RedisServer::start_with(options).await;
+    let address = format!("redis://service@127.0.0.1:{}", server.port());
+    let mut config = config(&address, RedisLayout::Legacy);
+    config.password = Some(Password::Kept {
+        store: Arc::clone(secrets) as _,
+        name: SecretName::parse("redis/password").unwrap(),
+    });
+    (server, config)
+}
+
+/// What the store says each time when its connection was cut.
+async fn cut_off(server: &RedisServer, store: &RedisStateStore) -> Result<(), PortError> {
+    let connected = ["CLIENT", "KILL", "USER", "service"];
+    server.command(&connected).await;
+    let mut last = Ok(());
+    for _ in 0..5 {
+        last = store.check().await;
+    }
+    last
 }
 
 #[tokio::test]
 async fn a_changed_password_is_an_outage_until_the_secret_has_changed_too() {
-    let options = RedisOptions {
-        users: vec!["service on >first ~* +@all".to_owned()],
-        ..RedisOptions::default()
-    };
-    let server = RedisServer::start_with(options).await;
-    let secrets = Arc::new(Changing(Mutex::new("first")));
-    let address = format!("redis://service@127.0.0.1:{}", server.port());
-    let mut config = config(&address, RedisLayout::Legacy);
-    config.password = Some(Password::Kept {
-        store: Arc::clone(&secrets) as _,
-        name: SecretName::parse("redis/password").unwrap(),
-    });
+    let secrets = Changing::new("canary1");
+    let (server, config) = with_kept_password(&secrets).await;
     let store = Redis::open(&config).await.unwrap().state_store();
     put(&store, "7", "before", WriteMode::Create).await.unwrap();
-    let change = ["ACL", "SETUSER", "service", "resetpass", ">second"];
+    let change = ["ACL", "SETUSER", "service", "resetpass", ">canary2"];
     server.command(&change).await;
     server.command(&["CLIENT", "KILL", "USER", "service"]).await;
     for _ in 0..5 {
         let error = until("it is refused", async || store.check().await.err()).await;
         assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
     }
-    *secrets.0.lock().unwrap() = "second";
+    secrets.set(Found::Is("canary2"));
     until("it is let in again", async || store.check().await.ok()).await;
     put(&store, "7", "after", WriteMode::Overwrite)
         .await
         .unwrap();
     // Who was never let in has a wrong password.
-    *secrets.0.lock().unwrap() = "wrong";
+    secrets.set(Found::Is("wrong"));
     assert_eq!(cause(refused(&config).await).kind(), ErrorKind::Denied);
+}
+
+#[tokio::test]
+async fn a_store_of_secrets_that_is_away_takes_no_redis_with_it_that_it_has_opened_once() {
+    let secrets = Changing::new("canary1");
+    let (server, mut config) = with_kept_password(&secrets).await;
+    config.connect_timeout = Duration::from_millis(300);
+    let redis = Redis::open(&config).await.unwrap();
+    let store = redis.state_store();
+    for away in [
+        Found::Fails(ErrorKind::Unavailable),
+        Found::Fails(ErrorKind::Timeout),
+        Found::NeverAnswers,
+    ] {
+        secrets.set(away);
+        let still = cut_off(&server, &store).await;
+        assert!(still.is_ok(), "{away:?}: {still:?}");
+    }
+    let shown = format!("{redis:?}");
+    assert!(!shown.contains("canary"), "{shown}");
+    // What the store does say counts, and so does what the server says of the one that is kept.
+    secrets.set(Found::Fails(ErrorKind::NotFound));
+    cut_off(&server, &store).await.expect_err("it has none");
+    let change = ["ACL", "SETUSER", "service", "resetpass", ">canary2"];
+    server.command(&change).await;
+    secrets.set(Found::NeverAnswers);
+    let error = cut_off(&server, &store).await.expect_err("not let in");
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
+    secrets.set(Found::Is("canary2"));
+    until("it is let in again", async || store.check().await.ok()).await;
+    // Nothing is kept by who was never let in.
+    secrets.set(Found::NeverAnswers);
+    let error = cause(refused(&config).await);
+    assert_eq!(error.kind(), ErrorKind::Unavailable, "{error}");
 }
 
 #[tokio::test]
