@@ -17,6 +17,7 @@ use crate::backend::{self, Backend, Consumer, Hears, Parallel, Parting, Running}
 use crate::config::{self, Config, ConfigError};
 use crate::events::{Delivers, Events, Hearing};
 use crate::http::{self, Gate, TaskApi, listener};
+use crate::metrics::Metrics;
 use crate::shutdown::Stopping;
 
 /// Why the service does not start.
@@ -232,6 +233,7 @@ impl App {
         let api = Arc::new(TaskApi {
             service: Arc::new(service),
             readiness: http::health::Readiness::new(store, bus, notifier, hearing),
+            metrics: Metrics::of(parallel.as_ref().map(Parallel::numbers)),
             inbox,
         });
         let router = http::router(Arc::clone(&api), callbacks);

@@ -11,6 +11,7 @@ pub mod clock;
 pub mod config;
 mod events;
 pub mod http;
+mod metrics;
 pub mod notification_service;
 pub mod secrets;
 pub mod shutdown;

@@ -25,6 +25,7 @@ mod kafka;
 mod load;
 mod machine;
 mod memory;
+mod moves;
 mod noop;
 mod options;
 mod probe;
@@ -49,7 +50,7 @@ pub(crate) type BenchResult<T> = Result<T, Box<dyn Error>>;
 type Bench = (&'static str, fn(&Options) -> BenchResult<Row>);
 
 /// Every bench, in the order of the table.
-const BENCHES: [Bench; 12] = [
+const BENCHES: [Bench; 15] = [
     ("P1", redis::get_and_put),
     ("P2", redis::put_as_dapr),
     ("P3", direct::request_rate),
@@ -58,6 +59,9 @@ const BENCHES: [Bench; 12] = [
     ("P6", dapr::get_and_change),
     ("P7", whole::task_api),
     ("P8", kafka::publish_rate),
+    ("P9", moves::off),
+    ("P10", moves::dual),
+    ("P11", moves::backfill),
     ("P16", start::start_to_ready),
     ("P17", memory::resident_memory),
     ("P18", redis::round_trips),

@@ -6,7 +6,8 @@ use std::time::Duration;
 use adapters_direct::redis::{Redis, RedisConfig, RedisLayout, RedisStateStore};
 use futures_util::StreamExt;
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Cmd};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, Cmd, IntoConnectionInfo};
 use serde_json::json;
 use task_core::ports::{Commit, Event, Key, Kind, PutOptions, StateStore, Topic, Write, WriteMode};
 use task_tests::process::RedisServer;
@@ -33,7 +34,7 @@ const LEGACY_COMMIT: &str = concat!(
     "local layout = legacy\n",
     include_str!("../../adapters-direct/src/redis/scripts/commit.lua"),
 );
-const DAPR_COMMIT: &str = concat!(
+pub(crate) const DAPR_COMMIT: &str = concat!(
     include_str!("../../adapters-direct/src/redis/scripts/dapr.lua"),
     "local layout = dapr\n",
     include_str!("../../adapters-direct/src/redis/scripts/commit.lua"),
@@ -72,7 +73,10 @@ impl Pair {
         let config = RedisConfig::new(&server.url(), layout);
         let (store, mut bare) = runtime.block_on(async {
             let store = Redis::open(&config).await?.state_store();
-            let client = Client::open(server.url())?;
+            // As the adapter's, and most clients': a command does not wait for the answer to the one before it.
+            let at_once = TcpSettings::default().set_nodelay(true);
+            let address = server.url().into_connection_info()?;
+            let client = Client::open(address.set_tcp_settings(at_once))?;
             let bare = client.get_multiplexed_async_connection().await?;
             Ok::<_, Box<dyn std::error::Error>>((store, bare))
         })?;

@@ -10,11 +10,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use crate::process::{Connection, Response, TaskServer};
 use crate::wait::until;
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use task_core::domain::{IdempotencyKey, TaskId};
 use task_core::ports::{Answer, Delivery, EventHandler};
@@ -328,6 +330,20 @@ impl Writer {
         }
         Ok(())
     }
+}
+
+/// Lets so many writers work until they are told to stop, and answers what they know.
+pub async fn work_until(writers: usize, server: &TaskServer, is_over: &AtomicBool) -> Vec<Writer> {
+    let mut writers: Vec<Writer> = (0..writers).map(Writer::new).collect();
+    join_all(writers.iter_mut().map(async |writer| {
+        while !is_over.load(Ordering::SeqCst) {
+            writer.rests_at = Some(Instant::now() + Duration::from_millis(100));
+            writer.work(server).await;
+        }
+        writer.finish(server).await;
+    }))
+    .await;
+    writers
 }
 
 /// Writes down every event that comes.

@@ -66,12 +66,9 @@ impl Known {
 fn configured(config: &Config) -> String {
     let wanted = &config.parallel;
     let name = wanted.new.map_or("", Backend::as_str);
-    let redis = match wanted.old == wanted.new {
-        true => &wanted.redis,
-        false => &config.direct.redis,
-    };
     match wanted.new {
         Some(Backend::Direct) => {
+            let redis = config.redis_of_new();
             let (layout, prefix) = (redis.layout.as_str(), &redis.key_prefix);
             format!("{name} {} {layout} {prefix:?}", redis.url)
         }

@@ -84,12 +84,12 @@ pub(super) fn conflicts(config: &Config) -> Vec<Conflict> {
 
 /// The key of the new side's layout, if that gives a value the same version again.
 fn layout_without_versions(config: &Config, old: Backend, new: Backend) -> Option<&'static str> {
-    let (key, redis) = match (old, new) {
-        (Backend::Direct, Backend::Direct) => ("new_redis_layout", &config.parallel.redis),
-        (_, Backend::Direct) => ("redis_layout", &config.direct.redis),
-        (_, _) => return None,
+    let key = match old == new {
+        true => "new_redis_layout",
+        false => "redis_layout",
     };
-    (redis.layout == RedisLayout::Legacy).then_some(key)
+    let is_legacy = config.redis_of_new().layout == RedisLayout::Legacy;
+    (new == Backend::Direct && is_legacy).then_some(key)
 }
 
 fn allowed(old: Backend, new: Backend) -> Result<(), &'static str> {

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use task_core::application::{Relay, TASK_EVENTS_TOPIC, Terms};
 use task_core::background::Background;
 use task_core::migration::{
-    Budgets, CoordinatorOptions, Guardian, Member, MemberOptions, Migration, MigrationOptions,
-    ParallelBusOptions, ParallelEventBus, ParallelNotifier, ParallelStateStore, Port,
-    ShadowComparison,
+    Budgets, COMPARING_GROUP, CoordinatorOptions, Guardian, Listening, Member, MemberOptions,
+    Migration, MigrationOptions, ParallelBusOptions, ParallelEventBus, ParallelNotifier,
+    ParallelStateStore, Port, ShadowComparison,
 };
 use task_core::ports::{
-    Clock, DeleteOptions, Entropy, ErrorKind, EventBus, Key, Kind, PortError, PutOptions,
+    Clock, DeleteOptions, Entropy, ErrorKind, EventBus, Group, Key, Kind, PortError, PutOptions,
     StateStore, SystemEntropy, Topic, WriteMode,
 };
 
@@ -22,6 +22,7 @@ use super::{Backend, Consumer, Hears, Parting, Replicas, Role, open_one};
 use crate::app::StartError;
 use crate::clock::MachineClock;
 use crate::config::{self, BusKind, Config};
+use crate::metrics::Moving;
 
 const BACKEND: &str = "parallel";
 
@@ -31,8 +32,8 @@ const PROBE: Kind = Kind::new("probe");
 /// How long such a record stays if nobody removes it.
 const PROBE_KEPT: Duration = Duration::from_secs(60);
 
-/// The bus of both sides, and what compares them where somebody can listen to both.
-type Buses = (Arc<ParallelEventBus>, Option<Arc<ShadowComparison>>);
+/// The bus of both sides, and what compares them.
+type Buses = (Arc<ParallelEventBus>, Arc<ShadowComparison>);
 
 /// This process's part in a move.
 #[derive(Debug)]
@@ -79,10 +80,9 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
         clock,
         has_begun,
     };
-    let callbacks = old.callbacks.take().or(new.callbacks.take());
+    let parallel = sides.beside(config, &old, &new)?;
     let parting = both(old.parting.take(), new.parting.take());
     let place = format!("from {} to {}", old.place, new.place);
-    let parallel = sides.beside(config, &old, &new)?;
     Ok(Backend {
         store: Arc::<ParallelStateStore>::clone(&parallel.store),
         bus: match &parallel.bus {
@@ -97,7 +97,7 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
             Hears::History => new.consumer,
             Hears::News | Hears::After(_) => old.consumer,
         },
-        callbacks,
+        callbacks: old.callbacks.or(new.callbacks),
         parting,
         profile: serde_json::Value::Null,
         parallel: Some(parallel),
@@ -110,13 +110,15 @@ pub(super) async fn open(config: &Config) -> Result<Backend, StartError> {
 async fn open_both(config: &Config) -> Result<(Backend, Backend), StartError> {
     let wanted = &config.parallel;
     let (old, new) = (wanted.old.zip(wanted.new)).expect("the configuration demands both sides");
-    let redis_of_new = match old == new {
-        true => &wanted.redis,
-        false => &config.direct.redis,
-    };
     let old = open_one(config, old, &config.direct.redis, Role::Side).await?;
     let known = Known::read(&*old.store, config).await?;
-    let mut new = open_one(config, new, redis_of_new, Known::role(known.as_ref())).await?;
+    let mut new = open_one(
+        config,
+        new,
+        config.redis_of_new(),
+        Known::role(known.as_ref()),
+    )
+    .await?;
     match differ(config, &*old.store, &*new.store).await {
         Ok(()) => {
             let found = Known::new(config, new.profile.take());
@@ -189,18 +191,14 @@ impl Sides {
             Arc::clone(self.store.recorder()),
             ParallelBusOptions::default(),
         )?;
-        // A sidecar has one group, so nobody can listen beside the service.
-        let can_listen = [old, new].iter().all(|side| side.callbacks.is_none());
-        let comparison = can_listen.then(|| {
-            Arc::new(ShadowComparison::new(
-                sides().0,
-                sides().1,
-                Topic::new(TASK_EVENTS_TOPIC),
-                Arc::clone(&self.member),
-                Arc::clone(&self.clock),
-            ))
-        });
-        Ok((Arc::new(bus), comparison))
+        let comparison = ShadowComparison::new(
+            listening(old),
+            listening(new),
+            Topic::new(TASK_EVENTS_TOPIC),
+            Arc::clone(&self.member),
+            Arc::clone(&self.clock),
+        );
+        Ok((Arc::new(bus), Arc::new(comparison)))
     }
 }
 
@@ -208,6 +206,19 @@ impl Sides {
 fn is_one_bus(config: &Config) -> bool {
     let sides = [config.parallel.old, config.parallel.new];
     sides == [Some(config::Backend::Direct); 2] && config.direct.bus == BusKind::Kafka
+}
+
+/// How a side's bus is listened to beside the service.
+fn listening(side: &Backend) -> Listening {
+    let group = match side.callbacks {
+        // A sidecar has one group, which hears nothing of the copies by itself.
+        Some(_) => side.consumer.group.clone(),
+        None => Group::new(COMPARING_GROUP),
+    };
+    Listening {
+        bus: Arc::clone(&side.bus),
+        group,
+    }
 }
 
 fn lease_of(side: &Backend) -> (Arc<dyn StateStore>, &'static str) {
@@ -336,6 +347,16 @@ impl Parallel {
         Arc::clone(&self.migration)
     }
 
+    /// Where its numbers come from.
+    pub(crate) fn numbers(&self) -> Moving {
+        let comparison = self.bus.as_ref().map(|(_, comparison)| comparison);
+        Moving {
+            recorder: Arc::clone(self.store.recorder()),
+            migration: self.migration(),
+            comparison: comparison.map(Arc::clone),
+        }
+    }
+
     /// Lets the new side follow the old one, takes part in every step, and works on jobs.
     ///
     /// # Errors
@@ -350,9 +371,7 @@ impl Parallel {
         ];
         if let Some((bus, comparison)) = &self.bus {
             running.push(bus.start());
-            if let Some(comparison) = comparison {
-                running.push(comparison.start(Arc::clone(&self.old), &SystemEntropy)?);
-            }
+            running.push(comparison.start(Arc::clone(&self.old), &SystemEntropy)?);
         }
         // What was copied until its end was copied by a replica, so it leaves last.
         running.push(self.store.start());

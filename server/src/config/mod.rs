@@ -209,6 +209,15 @@ impl Config {
         }
     }
 
+    /// The Redis of a move's new side, if that is direct.
+    #[must_use]
+    pub fn redis_of_new(&self) -> &Redis {
+        match self.parallel.old == self.parallel.new {
+            true => &self.parallel.redis,
+            false => &self.direct.redis,
+        }
+    }
+
     /// What breaks a rule between keys.
     fn conflicts(&self) -> Vec<Conflict> {
         let Redelivery {

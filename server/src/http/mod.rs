@@ -33,6 +33,7 @@ use utoipa::openapi::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::metrics::{self, Metrics};
 pub(crate) use body::JsonText;
 pub use error::Problem;
 pub use gate::Gate;
@@ -45,6 +46,7 @@ pub(crate) use tasks::idempotency_key;
 pub(crate) struct TaskApi {
     pub(crate) service: Arc<TaskService>,
     pub(crate) readiness: health::Readiness,
+    pub(crate) metrics: Metrics,
     pub(crate) inbox: Option<Arc<dyn Inbox>>,
 }
 
@@ -71,6 +73,7 @@ fn described() -> OpenApiRouter<Arc<TaskApi>> {
         .routes(routes!(notifications))
         .routes(routes!(health::health))
         .routes(routes!(health::ready))
+        .routes(routes!(metrics::metrics))
         .routes(routes!(openapi::document))
 }
 

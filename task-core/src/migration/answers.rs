@@ -404,6 +404,22 @@ pub struct Moved {
     pub unanswered: Vec<Unanswered>,
 }
 
+impl Moved {
+    /// A step of a port that was made, with nothing else to say of it.
+    pub(super) fn between(from: &Control, to: &Control, port: Port) -> Self {
+        Self {
+            port,
+            run: Run::Real,
+            from: shares(from, port),
+            to: shares(to, port),
+            epoch: to.epoch,
+            rehearsed: false,
+            conditions: Vec::new(),
+            unanswered: Vec::new(),
+        }
+    }
+}
+
 /// A write that was begun on a side that is lost, and not answered as done.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unanswered {

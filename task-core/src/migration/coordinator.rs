@@ -110,10 +110,7 @@ impl Coordinator {
     /// # Errors
     /// What stands in the way; nothing has moved then, or it has been moved back.
     pub async fn advance(&mut self, stage: Stage, buckets: u16) -> Result<Control, MoveError> {
-        self.turn.take(self.options.adoption).await?;
-        let moved = self.move_state(stage, buckets).await;
-        self.turn.end().await;
-        moved
+        self.advance_port(PortStage::State(stage), buckets).await
     }
 
     /// Lets so many buckets reach a stage of the event bus, as [`advance`](Self::advance).
@@ -125,10 +122,7 @@ impl Coordinator {
         stage: BusStage,
         buckets: u16,
     ) -> Result<Control, MoveError> {
-        self.turn.take(self.options.adoption).await?;
-        let moved = self.move_bus(stage, buckets).await;
-        self.turn.end().await;
-        moved
+        self.advance_port(PortStage::Bus(stage), buckets).await
     }
 
     /// Lets so many buckets reach a stage of the notifier, as [`advance`](Self::advance).
@@ -140,10 +134,7 @@ impl Coordinator {
         stage: NotifierStage,
         buckets: u16,
     ) -> Result<Control, MoveError> {
-        self.turn.take(self.options.adoption).await?;
-        let moved = self.move_notifier(stage, buckets).await;
-        self.turn.end().await;
-        moved
+        self.advance_port(PortStage::Notifier(stage), buckets).await
     }
 
     /// Lets so many buckets reach a stage of its port, as [`advance`](Self::advance).
@@ -155,11 +146,10 @@ impl Coordinator {
         stage: PortStage,
         buckets: u16,
     ) -> Result<Control, MoveError> {
-        match stage {
-            PortStage::State(stage) => self.advance(stage, buckets).await,
-            PortStage::Bus(stage) => self.advance_bus(stage, buckets).await,
-            PortStage::Notifier(stage) => self.advance_notifier(stage, buckets).await,
-        }
+        self.turn.take(self.options.adoption).await?;
+        let moved = self.move_port(stage, buckets).await;
+        self.turn.end().await;
+        moved
     }
 
     /// Moves the buckets of a stage to the one before it, and leaves those beyond it where they are.
@@ -218,6 +208,14 @@ impl Coordinator {
         match control.waiting_from {
             None => Ok(control),
             Some(_) => self.take_back(&control).await,
+        }
+    }
+
+    async fn move_port(&mut self, stage: PortStage, buckets: u16) -> Result<Control, MoveError> {
+        match stage {
+            PortStage::State(stage) => self.move_state(stage, buckets).await,
+            PortStage::Bus(stage) => self.move_bus(stage, buckets).await,
+            PortStage::Notifier(stage) => self.move_notifier(stage, buckets).await,
         }
     }
 
@@ -288,12 +286,7 @@ impl Coordinator {
             return Ok(None);
         }
         let buckets = control.beyond(stage);
-        let moved = match stage {
-            PortStage::State(stage) => self.move_state(stage, buckets).await,
-            PortStage::Bus(stage) => self.move_bus(stage, buckets).await,
-            PortStage::Notifier(stage) => self.move_notifier(stage, buckets).await,
-        };
-        moved.map(Some)
+        self.move_port(stage, buckets).await.map(Some)
     }
 
     /// Buckets go through `handoff` to `rampdown`.

@@ -1,9 +1,8 @@
 //! The ways out when a side is gone for good.
 
-use super::answers::shares;
 use super::canary::Song;
 use super::facade::Migration;
-use super::{Bucket, Control, MigrationError, Moved, Port, Refusal, Rollback, Run, Side, Stage};
+use super::{Bucket, Control, MigrationError, Moved, Port, Refusal, Rollback, Side, Stage};
 
 impl Migration {
     /// Lets the side that is left decide about everything.
@@ -44,14 +43,8 @@ impl Migration {
         let left = coordinator.leave_new(before.generation).await?;
         let (control, unanswered) = left.ok_or(super::MoveError::Overtaken)?;
         Ok(Moved {
-            port: request.port,
-            run: Run::Real,
-            from: shares(&before, request.port),
-            to: shares(&control, request.port),
-            epoch: control.epoch,
-            rehearsed: false,
-            conditions: Vec::new(),
             unanswered,
+            ..Moved::between(&before, &control, request.port)
         })
     }
 
@@ -81,14 +74,8 @@ impl Migration {
         coordinator.because(request.cause);
         let (control, unanswered) = coordinator.leave_old(&before).await?;
         Ok(Moved {
-            port: request.port,
-            run: Run::Real,
-            from: shares(&before, request.port),
-            to: shares(&control, request.port),
-            epoch: control.epoch,
-            rehearsed: false,
-            conditions: Vec::new(),
             unanswered,
+            ..Moved::between(&before, &control, request.port)
         })
     }
 }

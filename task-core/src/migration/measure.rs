@@ -244,16 +244,25 @@ impl Recorder {
         wrong.map(|found| self.findings(stage, found)).sum()
     }
 
-    /// Everything that has been called, for reports and metrics.
+    /// Everything that has been called, for reports.
     #[must_use]
     pub fn measurements(&self) -> Vec<Measurement> {
+        let called = self.called().into_iter();
+        let told =
+            called.map(|(call, side, stage, calls)| Measurement::of(call, side, stage, &calls));
+        told.collect()
+    }
+
+    /// Everything that has been called, for metrics.
+    #[must_use]
+    pub fn called(&self) -> Vec<(MovedCall, Side, PortStage, Calls)> {
         let mut all = Vec::new();
         for call in MovedCall::ALL {
             for side in [Side::Old, Side::New] {
                 for place in 0..call.stages() {
                     let calls = self.read(call, side, place);
-                    if calls.latencies.count() + calls.skipped > 0 {
-                        all.push(Measurement::of(call, side, call.stage_at(place), &calls));
+                    if calls.count() + calls.skipped > 0 {
+                        all.push((call, side, call.stage_at(place), calls));
                     }
                 }
             }

@@ -13,7 +13,7 @@ use super::sync::target_of;
 use super::{Control, Side, Stage};
 use crate::background::{Background, Stop};
 use crate::memory::lock;
-use crate::ports::{Key, Kind, PortError};
+use crate::ports::{Key, Kind, PortError, Stored};
 
 /// Most records that wait to be followed; what is beyond is found by its mark.
 const MOST_WAITING: usize = 8192;
@@ -125,7 +125,7 @@ impl Sides {
         loop {
             let page = self.old.scan(marks, from, SWEEP_PAGE).await?;
             for (mark, stored) in &page.entries {
-                let Some(key) = key_of(mark, &stored.value, self.kinds) else {
+                let Some(key) = self.marked(mark, stored) else {
                     continue;
                 };
                 if waiting.is_none_or(|control| control.stage_of(&key) == Stage::Handoff) {
@@ -138,6 +138,13 @@ impl Sides {
                 return Ok(found);
             }
         }
+    }
+
+    /// The record that a mark names, unless it is `off`: then nothing follows, and the mark waits.
+    pub(super) fn marked(&self, mark: &Key, stored: &Stored) -> Option<Key> {
+        let key = key_of(mark, &stored.value, self.kinds)?;
+        let stage = self.member.control().map(|control| control.stage_of(&key));
+        (stage != Some(Stage::Off)).then_some(key)
     }
 
     async fn repair_one(&self, mark: &Key, key: &Key) {

@@ -71,7 +71,10 @@ pub use move_error::MoveError;
 pub use notifier::ParallelNotifier;
 pub use repair::{Drained, KindCount, MarkCount, Marks};
 pub use report::Report;
-pub use shadow::{ShadowComparison, ShadowExample, ShadowFinding, ShadowReport, ShadowStatus};
+pub use shadow::{
+    COMPARING_GROUP, Listening, ShadowComparison, ShadowExample, ShadowFinding, ShadowReport,
+    ShadowStatus,
+};
 pub use stage::{Side, Stage};
 pub use state_store::ParallelStateStore;
 pub use sync::Synced;

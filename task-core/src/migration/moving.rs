@@ -73,13 +73,13 @@ impl Migration {
         }
         let judged = self.judge(&request, stage).await?;
         if request.run == Run::Dry {
-            let epoch = judged.before.epoch;
             let target = judged.target.clone();
-            return Ok(judged.moved(&request, &target, epoch));
+            return Ok(judged.moved(&request, &target));
         }
         let mut coordinator = self.lead(&request.cause).await?;
-        let moved = self.advance_in_turn(&mut coordinator, &request, stage);
-        let moved = moved.await;
+        let moved = self
+            .advance_in_turn(&mut coordinator, &request, stage)
+            .await;
         coordinator.give_up().await;
         moved
     }
@@ -97,7 +97,7 @@ impl Migration {
             steps.splice(0..0, [(stage, REHEARSED), (stage, 0)]);
         }
         let control = go(coordinator, judged.before.clone(), &steps).await?;
-        Ok(judged.moved(request, &control, control.epoch))
+        Ok(judged.moved(request, &control))
     }
 
     async fn judge(&self, request: &Advance, stage: PortStage) -> Result<Judged, MigrationError> {
@@ -162,16 +162,7 @@ impl Migration {
         let back = back.filter(|stage| before.reached(*stage) > 0);
         let steps: Vec<(PortStage, u16)> = back.map(|stage| (stage, 0)).collect();
         let control = go(coordinator, before.clone(), &steps).await?;
-        Ok(Moved {
-            port,
-            run: Run::Real,
-            from: shares(&before, port),
-            to: shares(&control, port),
-            epoch: control.epoch,
-            rehearsed: false,
-            conditions: Vec::new(),
-            unanswered: Vec::new(),
-        })
+        Ok(Moved::between(&before, &control, port))
     }
 
     /// The coordinator, whose turn it is until it gives up.
@@ -211,16 +202,12 @@ struct Judged {
 }
 
 impl Judged {
-    fn moved(self, request: &Advance, to: &Control, epoch: u64) -> Moved {
+    fn moved(self, request: &Advance, to: &Control) -> Moved {
         Moved {
-            port: request.port,
             run: request.run,
-            from: shares(&self.before, request.port),
-            to: shares(to, request.port),
-            epoch,
             rehearsed: self.rehearsed,
             conditions: self.conditions,
-            unanswered: Vec::new(),
+            ..Moved::between(&self.before, to, request.port)
         }
     }
 }

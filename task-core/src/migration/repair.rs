@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
-use super::marker::{DIRTY, Dirty, Intent, REVERSE, key_of};
+use super::marker::{DIRTY, Dirty, Intent, REVERSE};
 use super::sides::Sides;
 use crate::ports::{Kind, PortError};
 
@@ -97,7 +97,7 @@ impl Sides {
         loop {
             let page = self.old.scan(marks, from, PAGE).await?;
             for (mark, stored) in &page.entries {
-                let Some(key) = key_of(mark, &stored.value, self.kinds) else {
+                let Some(key) = self.marked(mark, stored) else {
                     continue;
                 };
                 let kinds = self.kinds.iter().zip(&mut counts);
@@ -163,7 +163,9 @@ impl Sides {
             let mut from = None;
             while writes.len() < MOST_AWAITED {
                 let page = self.old.scan(marks, from, PAGE).await?;
-                let found = page.entries.iter().map(|(mark, stored)| {
+                let awaited = page.entries.iter();
+                let awaited = awaited.filter(|(mark, stored)| self.marked(mark, stored).is_some());
+                let found = awaited.map(|(mark, stored)| {
                     let write = match marks == REVERSE {
                         true => Intent::decode(&stored.value).map(|intent| intent.write),
                         false => Dirty::decode(&stored.value).map(|dirty| dirty.write),

@@ -27,8 +27,17 @@ const LEASE: &str = "migration-compare";
 /// How long a replica compares without a sign of life; twice that, and another one does.
 const LEASE_LENGTH: Duration = Duration::from_secs(5);
 
-/// The group of the comparison, on both buses.
-const GROUP: &str = "migration-compare";
+/// The group of a comparison on a bus that lets everybody have groups of their own.
+pub const COMPARING_GROUP: &str = "migration-compare";
+
+/// A bus, and the group in which its topic is listened to beside those who handle its events.
+#[derive(Debug, Clone)]
+pub struct Listening {
+    /// The bus.
+    pub bus: Arc<dyn EventBus>,
+    /// The group; on the new side it may be that of the service, which does not hear the copies.
+    pub group: Group,
+}
 
 /// Time between two looks at the lease, the stages, and what has waited long enough.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -57,8 +66,8 @@ pub struct ShadowStatus {
 /// same on both sides, so each is compared on both or on none, however late it comes.
 #[derive(Debug)]
 pub struct ShadowComparison {
-    old: Arc<dyn EventBus>,
-    new: Arc<dyn EventBus>,
+    old: Listening,
+    new: Listening,
     topic: Topic,
     member: Arc<Member>,
     clock: Arc<dyn Clock>,
@@ -77,8 +86,8 @@ impl ShadowComparison {
     /// A comparison of a topic of these buses.
     #[must_use]
     pub fn new(
-        old: Arc<dyn EventBus>,
-        new: Arc<dyn EventBus>,
+        old: Listening,
+        new: Listening,
         topic: Topic,
         member: Arc<Member>,
         clock: Arc<dyn Clock>,
@@ -102,7 +111,7 @@ impl ShadowComparison {
     #[must_use]
     pub fn status(&self) -> ShadowStatus {
         let ordered = BusCapability::OrderedPerKey;
-        let sides = [&self.old, &self.new];
+        let sides = [&self.old.bus, &self.new.bus];
         let state = lock(&self.state);
         ShadowStatus {
             is_here: state.is_here,
@@ -211,7 +220,7 @@ impl ShadowComparison {
 
     async fn hear(
         &self,
-        bus: &Arc<dyn EventBus>,
+        Listening { bus, group }: &Listening,
         topic: Topic,
         side: Side,
     ) -> Result<Background, PortError> {
@@ -219,7 +228,7 @@ impl ShadowComparison {
             side,
             state: Arc::clone(&self.state),
         };
-        let subscription = Subscription::new(topic, Group::new(GROUP));
+        let subscription = Subscription::new(topic, group.clone());
         bus.subscribe(subscription, Arc::new(listener)).await
     }
 }

@@ -98,6 +98,19 @@ impl Change {
     }
 }
 
+/// Whether a write on the old side leaves a mark: one that is followed, and a deletion always.
+///
+/// While `off` nothing follows. But the new side may have the record, from a replica that is a stage ahead or from before
+/// the way back; no backfill comes across what is gone, and not every store can be listed. So the mark of a deletion
+/// waits for the next way forward (`a_task_that_is_deleted_while_off_does_not_return`).
+fn leaves_mark(stage: Stage, change: &Change) -> bool {
+    match change.write {
+        Some(Write::Put { .. }) => stage.mirrors_forward(),
+        Some(Write::Delete { .. }) => true,
+        None => false,
+    }
+}
+
 impl Sides {
     /// Makes a change where the record's stage says, and answers the content's version.
     ///
@@ -157,8 +170,7 @@ impl Sides {
         key: &Key,
         change: &Change,
     ) -> Result<Option<ETag>, PortError> {
-        let marked = stage.mirrors_forward() && change.write.is_some();
-        let dirty = marked.then(|| Dirty {
+        let dirty = leaves_mark(stage, change).then(|| Dirty {
             write: self.name_of_write(),
             at_us: self.clock.now().unix_micros(),
             name: name_in_mark(key),

@@ -13,6 +13,7 @@ mod plan_z;
 mod resiliency;
 mod service;
 mod service_faults;
+mod service_guide;
 mod service_move;
 mod service_once;
 mod service_python;

@@ -167,6 +167,35 @@ async fn a_service_under_way_to_dapr_starts_without_its_sidecar_and_goes_on_with
     is_notified_once(&world, &server, &alone).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_copies_of_events_behind_a_sidecar_are_compared_with_the_events() {
+    let components = RedisServer::start().await;
+    let world = Neighbours::start(self_hosted(components.port())).await;
+    let old = RedisServer::start().await;
+    let options = parallel(&world, &old.url());
+    let server = world.begin(&options).listening().await.unwrap();
+    for command in [
+        "init",
+        "advance --port state --to dualwrite",
+        "advance --port bus --to shadow",
+    ] {
+        migration(&server, command).await.with(0);
+    }
+    let equal = r#"task_migration_event_comparisons_total{finding="equal"} "#;
+    until("an event and its copy were found equal", async || {
+        create(&server, "compared").await;
+        let metrics = server.get("/metrics").await.text();
+        let line = metrics.lines().find_map(|line| line.strip_prefix(equal));
+        line.filter(|count| *count != "0").map(drop)
+    })
+    .await;
+    let metrics = server.get("/metrics").await.text();
+    assert!(
+        metrics.contains(r#"comparisons_total{finding="missing"} 0"#),
+        "{metrics}"
+    );
+}
+
 #[tokio::test]
 async fn two_sides_that_keep_tasks_in_one_place_are_refused_because_nothing_has_to_be_copied() {
     let components = RedisServer::start().await;

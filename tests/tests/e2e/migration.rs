@@ -4,6 +4,7 @@ mod away;
 mod commands;
 mod conversion;
 mod lost;
+mod metrics;
 mod move_to_file;
 mod move_to_redis;
 mod ports;

@@ -49,6 +49,11 @@ pub(crate) const BROKEN: &[Broken] = &[
         model: two_writes,
     },
     Broken {
+        rule: Rule::DeletionMarked,
+        promise: promise::MARKED,
+        model: || moving(Stage::Off, Stage::DualWrite, 3, &[(DELETE, 0), (COPY, 1)]),
+    },
+    Broken {
         rule: Rule::ClearConditionally,
         promise: promise::MARKED,
         model: two_writes,

@@ -46,7 +46,7 @@ impl Protocol {
                     return Some(Ended::NotNow);
                 }
                 copy.pin = Some(pin);
-                copy.fills |= state.job.is_some_and(|job| !job.is_done);
+                copy.fills |= state.is_filling();
                 let is_too_early = self.keeps(Rule::NoCopyOverUnfinished)
                     && !self.keeps(Rule::UnfinishedBehindNew)
                     && pin.stage == Stage::Handoff;

@@ -3,7 +3,7 @@
 //! `scenarios` are moves with all that may happen in them, and every promise holds in every state. `broken` takes one
 //! rule away each, and the checker has to find the promise that is broken then. A step of the model is one call of a store, in
 //! the order of `task-core/src/migration`; where a decision of the code can be called, it is (`real`). What is
-//! beside one record is left out: scans, pages, pacing, limits of time, of attempts and of values.
+//! beside one record is left out: pages, pacing, limits of time, of attempts and of values.
 
 mod broken;
 mod clients;

@@ -79,6 +79,8 @@ pub(crate) enum Action {
     Die(usize),
     Decide(usize, Stage),
     Fill(usize),
+    /// The backfill comes by where the record would be.
+    PassBy,
     Lead(usize),
     TakeBack(usize),
     /// A coordinator is never heard of again.
@@ -155,7 +157,7 @@ impl Protocol {
                 }
             }
             Role::Copy => {
-                let fills = state.job.is_some_and(|job| !job.is_done);
+                let fills = state.is_filling() && state.old.record.is_some();
                 if state.old.dirty.is_some() || fills || self.copies_anything {
                     actions.push(Action::Copy(process, Way::Forward));
                 }
@@ -249,8 +251,8 @@ impl Protocol {
         }
         let Some(ended) = ended else { return };
         let is_filled = matches!(ended, Ended::Equal | Ended::Copied | Ended::Ahead);
-        if let Some(job) = &mut state.job {
-            job.is_done |= fills && is_filled;
+        if fills && is_filled {
+            state.end_job();
         }
         match self.roles[process].0 {
             Role::Copy => self.end(state, process),
@@ -305,6 +307,7 @@ impl Protocol {
             Action::Die(replica) => self.die(state, replica),
             Action::Decide(lead, to) => return self.decide_step(state, lead, to),
             Action::Fill(lead) => return self.decide_fill(state, lead),
+            Action::PassBy => state.end_job(),
             Action::Lead(lead) => return self.carry_on(state, lead),
             Action::TakeBack(lead) => return self.take_back(state, lead),
             Action::Abandon(lead) => state.leads[lead] = Lead::default(),
@@ -378,6 +381,9 @@ impl Model for Protocol {
         }
         for lead in 0..self.coordinators {
             self.lead_actions(state, lead, actions);
+        }
+        if state.is_filling() && state.old.record.is_none() {
+            actions.push(Action::PassBy);
         }
     }
 

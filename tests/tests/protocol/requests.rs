@@ -219,7 +219,8 @@ impl Protocol {
         if value.is_some() && self.keeps(Rule::EventWithWrite) {
             state.old.events |= 1 << process;
         }
-        if pin.stage.mirrors_forward() {
+        let is_deletion = value.is_none() && self.keeps(Rule::DeletionMarked);
+        if pin.stage.mirrors_forward() || is_deletion {
             if !self.keeps(Rule::MarkWithWrite) {
                 state.processes[process].at = At::MarkLater;
                 return;

@@ -5,6 +5,8 @@
 pub(crate) enum Rule {
     /// R1: the mark is set in the same step as the write on the old side.
     MarkWithWrite,
+    /// What is deleted while `off` leaves a mark as well: no backfill comes by.
+    DeletionMarked,
     /// R3: a mark is removed only by who has seen that very one.
     ClearConditionally,
     /// R4: a copy is written over the version that was read.

@@ -84,6 +84,18 @@ pub(crate) const SHORT: &[Scenario] = &[
         reaches: &[situation::OUTDATED_FILL],
     },
     Scenario {
+        name: "what_is_deleted_while_off_does_not_return",
+        model: || {
+            moving(
+                Stage::Off,
+                Stage::DualWrite,
+                3,
+                &[(UPDATE, 1), (DELETE, 0), (COPY, 1)],
+            )
+        },
+        reaches: &[situation::OUTDATED_FILL, situation::LEFT],
+    },
+    Scenario {
         name: "readers_in_live_see_every_write",
         model: || Protocol {
             lost: 1,

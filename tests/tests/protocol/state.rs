@@ -311,6 +311,18 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// A backfill is under way.
+    pub(crate) fn is_filling(&self) -> bool {
+        self.job.is_some_and(|job| !job.is_done)
+    }
+
+    /// It has been where the record is, or would be.
+    pub(crate) fn end_job(&mut self) {
+        if let Some(job) = &mut self.job {
+            job.is_done = true;
+        }
+    }
+
     /// The new side is written; every version of it that was read is an old one now.
     pub(crate) fn write_new(&mut self, found: OnNew) {
         self.new.found = found;

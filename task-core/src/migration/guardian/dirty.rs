@@ -33,6 +33,9 @@ impl DirtyAge {
             let page = sides.old.scan(DIRTY, from, PAGE).await?;
             let now = sides.clock.uptime();
             for (key, stored) in page.entries {
+                if sides.marked(&key, &stored).is_none() {
+                    continue;
+                }
                 let since = match self.seen.get(&key) {
                     Some((etag, since)) if *etag == stored.etag => *since,
                     Some(_) | None => now,

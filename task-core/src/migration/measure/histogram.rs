@@ -80,6 +80,13 @@ impl Latencies {
         0
     }
 
+    /// How many calls took less than two to this power of microseconds.
+    #[must_use]
+    pub fn below_power(&self, power: u32) -> u64 {
+        let places = place_of(1_u64.checked_shl(power).unwrap_or(u64::MAX));
+        self.counts.iter().take(places).sum()
+    }
+
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let before = |place: usize| earlier.counts.get(place).copied().unwrap_or(0);
         let counts = self.counts.iter().enumerate();
@@ -135,6 +142,20 @@ mod tests {
             let told = end_of(place_of(us));
             prop_assert!(told >= us && told <= us + us / 8, "{us} told as {told}");
         }
+    }
+
+    #[test]
+    fn what_is_below_a_power_of_two_is_counted_exactly() {
+        let histogram = Histogram::default();
+        for us in [0, 3, 4, 255, 256, 257, 1_000_000] {
+            histogram.add(Duration::from_micros(us));
+        }
+        let read = histogram.read();
+        let below = [(0, 1), (2, 2), (3, 3), (8, 4), (9, 6), (19, 6), (20, 7)];
+        for (power, count) in below {
+            assert_eq!(read.below_power(power), count, "2^{power}");
+        }
+        assert_eq!(Latencies::default().below_power(20), 0);
     }
 
     #[test]

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
-use super::scene::{CALM, Scene, record, task};
+use super::scene::{CALM, Scene, UNLISTED, record, task};
+use crate::memory::MemoryStateStore;
 use crate::migration::Stage;
-use crate::ports::{Kind, PutOptions, StateStore};
+use crate::migration::gone::is_left;
+use crate::ports::{DeleteOptions, Kind, PutOptions, StateStore};
 
 #[tokio::test(start_paused = true)]
 async fn marks_are_counted_by_kind_with_the_age_of_the_oldest() {
@@ -99,4 +101,34 @@ async fn a_drain_ends_with_what_was_there_and_not_with_what_comes() {
     assert!(drained.drained, "{drained:?}");
     sleep(Duration::from_secs(5)).await;
     scene.assert_equal().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_deleted_while_off_does_not_return() {
+    let scene = Scene::new(5);
+    let new = MemoryStateStore::with_capabilities(scene.clock(), UNLISTED);
+    let scene = scene.with_new(new);
+    scene.fill(3).await;
+    let replica = scene.begun().await;
+    for number in 0..2 {
+        replica.go(Stage::DualWrite).await;
+        let _ = replica.backfill().await;
+        replica.go(Stage::Off).await;
+        let gone = task(number);
+        let deleted = replica.store.delete(&gone, DeleteOptions::default());
+        deleted.await.expect("the old side alone is asked");
+        let marks = replica.migration.repair_status().await.expect("readable");
+        assert_eq!(
+            marks.total(),
+            0,
+            "nothing is behind while everything is off"
+        );
+    }
+    replica.go(Stage::DualWrite).await;
+    let _ = replica.backfill().await;
+    for (number, is_there) in [(0, false), (1, false), (2, true)] {
+        let found = scene.new.get(&task(number)).await.expect("memory");
+        let found = found.is_some_and(|found| !is_left(&found.value));
+        assert_eq!(found, is_there, "task {number}");
+    }
 }

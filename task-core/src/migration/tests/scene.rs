@@ -17,12 +17,22 @@ use crate::migration::gone::is_left;
 use crate::migration::worker::Worker;
 use crate::migration::{
     Bucket, Cause, Coordinator, CoordinatorOptions, JobKind, JobState, JobStatus, Member,
-    MemberOptions, Migration, MigrationOptions, MoveError, ParallelStateStore, Stage,
+    MemberOptions, Migration, MigrationOptions, MoveError, Pacing, ParallelStateStore, Stage,
 };
-use crate::ports::{Clock, Entropy, Key, Kind, PutOptions, StateStore};
+use crate::ports::{
+    CapabilitySet, Clock, Entropy, Key, Kind, PutOptions, StateCapability, StateStore,
+};
 
 /// Longest wait for anything, in the paused time of the tests.
 const PATIENCE: Duration = Duration::from_secs(600);
+
+/// What a store can do that cannot tell which records it has.
+pub(super) const UNLISTED: CapabilitySet<StateCapability> = CapabilitySet::of(&[
+    StateCapability::ConditionalWrites,
+    StateCapability::UniqueVersions,
+    StateCapability::Tombstones,
+    StateCapability::Outbox,
+]);
 
 pub(super) const CALM: Faults = Faults {
     refused: 0,
@@ -216,6 +226,13 @@ impl Replica {
         let worker = Worker::new(Arc::clone(self.store.sides()), Arc::clone(&self.entropy));
         let (stop, _owner) = stop().await;
         let _ = timeout(time, Arc::new(worker).run(stop)).await;
+    }
+
+    /// Copies what was there before the first mirrored write.
+    pub(super) async fn backfill(&self) -> JobStatus {
+        let started = self.migration.backfill_start(Pacing::default()).await;
+        let _ = started.expect("everything is mirrored");
+        self.finish(JobKind::Backfill).await
     }
 
     pub(super) async fn job(&self, kind: JobKind) -> JobStatus {

@@ -7,15 +7,13 @@ use std::time::Duration;
 use futures_util::future::join;
 use tokio::time::{Instant, sleep};
 
-use super::scene::{CALM, Replica, Scene, record, someone, task};
+use super::scene::{CALM, Replica, Scene, UNLISTED, record, someone, task};
 use crate::memory::MemoryStateStore;
 use crate::migration::{
     Counts, DifferencesRequest, Disagreement, Fix, JobKind, JobState, JobStatus, Pacing, Scope,
     Share, Side, Stage, VerifyRequest,
 };
-use crate::ports::{
-    CapabilitySet, DeleteOptions, Key, Kind, PutOptions, StateCapability, StateStore, WriteMode,
-};
+use crate::ports::{DeleteOptions, Key, Kind, PutOptions, StateStore, WriteMode};
 
 pub(super) const VERIFY: JobKind = JobKind::Verify;
 
@@ -41,12 +39,7 @@ pub(super) async fn copied(scene: &Scene, tasks: u64) -> Replica {
     scene.fill(tasks).await;
     let replica = scene.begun().await;
     replica.go(Stage::DualWrite).await;
-    let _ = replica
-        .migration
-        .backfill_start(Pacing::default())
-        .await
-        .expect("mirrored");
-    let _ = replica.finish(JobKind::Backfill).await;
+    let _ = replica.backfill().await;
     replica
 }
 
@@ -302,14 +295,8 @@ async fn a_sample_is_a_part_and_another_one_each_time() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_seen_is_said() {
-    const LESS: CapabilitySet<StateCapability> = CapabilitySet::of(&[
-        StateCapability::ConditionalWrites,
-        StateCapability::UniqueVersions,
-        StateCapability::Tombstones,
-        StateCapability::Outbox,
-    ]);
     let scene = Scene::new(8);
-    let new = MemoryStateStore::with_capabilities(scene.clock(), LESS);
+    let new = MemoryStateStore::with_capabilities(scene.clock(), UNLISTED);
     let scene = scene.with_new(new);
     let replica = copied(&scene, 100).await;
     let job = verify(&replica, full(Fix::Nothing)).await;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::Value;
-use task_tests::history::Writer;
+use task_tests::history::{Writer, work_until};
 use task_tests::process::TaskServer;
 use task_tests::process::migration::{migration, stages};
 use task_tests::wait::until;
@@ -14,20 +14,6 @@ use super::replicas::{World, is_ready};
 
 /// Clients that work at once.
 const WRITERS: usize = 2;
-
-/// Lets clients work until it is told to stop, and answers what they know.
-async fn work(server: &TaskServer, is_over: &AtomicBool) -> Vec<Writer> {
-    let mut writers: Vec<Writer> = (0..WRITERS).map(Writer::new).collect();
-    join_all(writers.iter_mut().map(async |writer| {
-        while !is_over.load(Ordering::SeqCst) {
-            writer.rests_at = Some(Instant::now() + Duration::from_millis(100));
-            writer.work(server).await;
-        }
-        writer.finish(server).await;
-    }))
-    .await;
-    writers
-}
 
 /// Lets clients work for a while.
 async fn worked(server: &TaskServer) -> Vec<Writer> {
@@ -98,7 +84,7 @@ async fn a_new_side_that_is_gone_for_good_is_left_without_a_loss() {
         assert_eq!(moved["to"][0]["stage"], "shadow", "{moved}");
         is_over.store(true, Ordering::SeqCst);
     };
-    let (writers, ()) = tokio::join!(work(&server, &is_over), losing);
+    let (writers, ()) = tokio::join!(work_until(WRITERS, &server, &is_over), losing);
     is_as_told(&server, &writers).await;
     let audit = migration(&server, "audit --json").await.json();
     let why = |entry: &Value| entry["why"] == "burnt";

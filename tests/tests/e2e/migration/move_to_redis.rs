@@ -1,11 +1,10 @@
 //! From the embedded file to Redis and back, with clients at work all the time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use futures_util::future::join_all;
 use serde_json::Value;
-use task_tests::history::Writer;
+use task_tests::history::{Writer, work_until};
 use task_tests::process::migration::{Said, migration, stages};
 use task_tests::process::{
     NotificationService, RedisServer, TaskServer, TaskServerOptions, TestDirectory, redis,
@@ -73,20 +72,6 @@ impl World {
         // What is left of a deletion has no title.
         value.filter(|value| value["title"].is_string())
     }
-}
-
-/// Lets clients work until it is told to stop, and answers what they know.
-async fn work(server: &TaskServer, is_over: &AtomicBool) -> Vec<Writer> {
-    let mut writers: Vec<Writer> = (0..WRITERS).map(Writer::new).collect();
-    join_all(writers.iter_mut().map(async |writer| {
-        while !is_over.load(Ordering::SeqCst) {
-            writer.rests_at = Some(Instant::now() + Duration::from_millis(100));
-            writer.work(server).await;
-        }
-        writer.finish(server).await;
-    }))
-    .await;
-    writers
 }
 
 /// Every command succeeds, and says something.
@@ -171,7 +156,7 @@ async fn a_service_moves_from_its_file_to_redis_while_clients_work_and_goes_back
         assert_eq!(stages(&server, "state").await, "rampdown");
         is_over.store(true, Ordering::SeqCst);
     };
-    let (writers, ()) = tokio::join!(work(&server, &is_over), forwards);
+    let (writers, ()) = tokio::join!(work_until(WRITERS, &server, &is_over), forwards);
     let told: usize = writers.iter().map(|writer| writer.tasks.len()).sum();
     assert!(told > WRITERS, "only {told} tasks were told of");
     is_everywhere(&world, &server, &writers).await;

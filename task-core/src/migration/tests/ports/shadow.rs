@@ -9,13 +9,19 @@ use super::fakes::Mood;
 use super::scene::{Replica, Scene, event, until};
 use crate::background::Background;
 use crate::domain::Timestamp;
-use crate::migration::{BusStage, ShadowComparison, ShadowFinding, shadow_topic};
-use crate::ports::{Clock, Event, EventBus, Topic};
+use crate::migration::{
+    BusStage, COMPARING_GROUP, Listening, ShadowComparison, ShadowFinding, shadow_topic,
+};
+use crate::ports::{Clock, Event, EventBus, Group, Topic};
 
 fn compare(scene: &Scene, replica: &Replica) -> (Arc<ShadowComparison>, Background) {
+    let listening = |bus| Listening {
+        bus,
+        group: Group::new(COMPARING_GROUP),
+    };
     let comparison = Arc::new(ShadowComparison::new(
-        Arc::clone(&scene.old_bus) as _,
-        Arc::clone(&scene.new_bus) as _,
+        listening(Arc::clone(&scene.old_bus) as _),
+        listening(Arc::clone(&scene.new_bus) as _),
         Topic::new("task-events"),
         Arc::clone(&replica.member),
         Arc::clone(&scene.clock) as _,
