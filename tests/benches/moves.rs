@@ -107,7 +107,8 @@ impl Move {
     fn fill(&self, store: &Store) -> BenchResult<()> {
         self.runtime.block_on(async {
             for number in 0..KEYS {
-                let put = store.put(&key(number), value(), PutOptions::default());
+                let key = key(number);
+                let put = store.put(&key, value(), PutOptions::default());
                 put.await?;
             }
             Ok(())
