@@ -8,6 +8,7 @@ mod embedded;
 mod http;
 mod kafka;
 mod memory;
+mod moves;
 mod parallel;
 mod parallel_ports;
 mod redis;
@@ -15,9 +16,10 @@ mod redis_streams;
 mod secrets;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use adapters_direct::redis::RedisLayout;
-use task_core::migration::{BusStage, NotifierStage, Stage};
+use task_core::migration::NotifierStage;
 use task_core::ports::{BusCapability, StateCapability};
 
 use crate::conformance::event_bus::EventBusBackend;
@@ -30,8 +32,11 @@ pub use embedded::{EmbeddedBackends, PublishingBackends};
 pub use http::HttpNotifiers;
 pub use kafka::KafkaEventBuses;
 pub use memory::{MemoryEventBuses, MemoryNotifiers, MemoryStateStores};
-pub use parallel::ParallelBackends;
-pub use parallel_ports::{ParallelEventBuses, ParallelNotifiers};
+pub use moves::{
+    BUS_MOVES, BusMove, DAPR_BUS_MOVES, DAPR_STORE_MOVES, MoveRow, STORE_MOVES, StoreMove,
+};
+pub use parallel::{ParallelBackends, StoreSides};
+pub use parallel_ports::{BusSides, ParallelEventBuses, ParallelNotifiers};
 pub use redis::{RedisBackends, RestartedRedis};
 pub use redis_streams::RedisStreams;
 pub use secrets::{DirectorySecrets, EnvironmentSecrets, FileSecrets, MemorySecrets};
@@ -210,32 +215,6 @@ pub const TABLE: &[Row] = &[
         notifier: None,
         secret_store: None,
     },
-    in_a_move("parallel_off", || ParallelBackends::in_memory(Stage::Off)),
-    in_a_move("parallel_dualwrite", || {
-        ParallelBackends::in_memory(Stage::DualWrite)
-    }),
-    in_a_move("parallel_shadow", || {
-        ParallelBackends::in_memory(Stage::Shadow)
-    }),
-    in_a_move("parallel_live", || ParallelBackends::in_memory(Stage::Live)),
-    in_a_move("parallel_rampdown", || {
-        ParallelBackends::in_memory(Stage::RampDown)
-    }),
-    in_a_move("parallel_complete", || {
-        ParallelBackends::in_memory(Stage::Complete)
-    }),
-    buses_in_a_move("parallel_bus_off", || {
-        ParallelEventBuses::in_memory(BusStage::Off)
-    }),
-    buses_in_a_move("parallel_bus_shadow", || {
-        ParallelEventBuses::in_memory(BusStage::Shadow)
-    }),
-    buses_in_a_move("parallel_bus_live", || {
-        ParallelEventBuses::in_memory(BusStage::Live)
-    }),
-    buses_in_a_move("parallel_bus_complete", || {
-        ParallelEventBuses::in_memory(BusStage::Complete)
-    }),
     notifiers_in_a_move("parallel_notifier_old", || {
         ParallelNotifiers::in_memory(NotifierStage::Old)
     }),
@@ -246,34 +225,6 @@ pub const TABLE: &[Row] = &[
     secrets("file", || FileSecrets::fresh()),
     secrets("directory", || DirectorySecrets::fresh()),
 ];
-
-/// A row of two stores in memory, in a stage of a move.
-const fn in_a_move(name: &'static str, fresh: fn() -> Arc<dyn StateStoreBackend>) -> Row {
-    Row {
-        name,
-        state_store: Some(StateStoreRow {
-            declares: parallel::DECLARED_VOLATILE,
-            fresh,
-        }),
-        event_bus: None,
-        notifier: None,
-        secret_store: None,
-    }
-}
-
-/// A row of two buses in memory, in a stage of a move: it promises no order that the move could take away.
-const fn buses_in_a_move(name: &'static str, fresh: fn() -> Arc<dyn EventBusBackend>) -> Row {
-    Row {
-        name,
-        state_store: None,
-        event_bus: Some(EventBusRow {
-            declares: &[BusCapability::DeadLetter],
-            fresh,
-        }),
-        notifier: None,
-        secret_store: None,
-    }
-}
 
 /// A row of two notifiers in memory, in a stage of a move.
 const fn notifiers_in_a_move(name: &'static str, fresh: fn() -> Arc<dyn NotifierBackend>) -> Row {
@@ -287,6 +238,12 @@ const fn notifiers_in_a_move(name: &'static str, fresh: fn() -> Arc<dyn Notifier
         }),
         secret_store: None,
     }
+}
+
+/// Lets real time pass: a server's clock cannot be moved.
+async fn wait(time: Duration) {
+    const MORE: Duration = Duration::from_millis(20);
+    tokio::time::sleep(time + MORE).await;
 }
 
 /// A row with nothing but a secret store.

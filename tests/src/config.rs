@@ -4,6 +4,18 @@
 
 use std::time::Duration;
 
+/// Every variable; the service takes its own from the same prefix, and refuses those that it does not know.
+pub(crate) const VARIABLES: [&str; 8] = [
+    SEQUENCES,
+    SEED,
+    STORM_SECONDS,
+    OUTAGE_SECONDS,
+    BACKFILL_RECORDS,
+    PROTOCOL,
+    PAIRS,
+    "TASK_TESTS_DAPR_BIN",
+];
+
 /// How many random sequences a property is tried with.
 pub const SEQUENCES: &str = "TASK_TESTS_SEQUENCES";
 
@@ -28,6 +40,15 @@ pub fn outage() -> Duration {
     Duration::from_secs(number(OUTAGE_SECONDS).unwrap_or(4))
 }
 
+/// How many records are copied by the backfill that is killed on its way.
+pub const BACKFILL_RECORDS: &str = "TASK_TESTS_BACKFILL_RECORDS";
+
+/// How many records there are to copy: 20,000 unless the environment says otherwise.
+#[must_use]
+pub fn backfill() -> u64 {
+    number(BACKFILL_RECORDS).unwrap_or(20_000)
+}
+
 /// Whether the protocol is checked in its full form as well, if it is more than 0.
 pub const PROTOCOL: &str = "TASK_TESTS_PROTOCOL";
 
@@ -35,6 +56,15 @@ pub const PROTOCOL: &str = "TASK_TESTS_PROTOCOL";
 #[must_use]
 pub fn protocol_in_full() -> bool {
     number(PROTOCOL).is_some_and(|wanted| wanted > 0)
+}
+
+/// Whether the suite runs in every stage of every pair of a move, if it is more than 0.
+pub const PAIRS: &str = "TASK_TESTS_PAIRS";
+
+/// Whether slow pairs of a move are tried in every stage as well, which takes an hour.
+#[must_use]
+pub fn every_stage_of_every_pair() -> bool {
+    number(PAIRS).is_some_and(|wanted| wanted > 0)
 }
 
 /// A number from the environment; what is no number counts as absent.

@@ -29,6 +29,7 @@ mod move_error;
 mod moving;
 mod notifier;
 mod pace;
+mod queue;
 mod repair;
 mod report;
 mod shadow;

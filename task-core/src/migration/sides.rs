@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::marker::tag_of;
 use super::measured::MeasuredStore;
+use super::queue::{Place, Queues};
 use super::{Member, Recorder, Side};
 use crate::memory::lock;
 use crate::ports::{Clock, ETag, ErrorKind, Key, Kind, PortError, StateStore, Stored};
@@ -29,6 +30,8 @@ pub(super) struct Sides {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) kinds: &'static [Kind],
     pub(super) recorder: Arc<Recorder>,
+    /// The records with unfinished writes of this replica.
+    unfinished: Queues,
     writes: AtomicU64,
     seen: Mutex<Seen>,
 }
@@ -65,6 +68,7 @@ impl Sides {
             clock,
             kinds,
             recorder,
+            unfinished: Queues::default(),
             writes: AtomicU64::new(0),
             seen: Mutex::default(),
         }
@@ -88,6 +92,14 @@ impl Sides {
             Side::Old => &*self.old,
             Side::New => &*self.new,
         }
+    }
+
+    /// Waits until nobody else here is at an unfinished write of a record.
+    ///
+    /// Whoever meets one finishes it, so without this those who write one record would disturb each other until
+    /// none gets on (`writers_of_one_record_in_one_replica_are_not_sent_away`).
+    pub(super) async fn alone(&self, key: &Key) -> Place<'_> {
+        self.unfinished.enter(&key.to_string()).await
     }
 
     /// A name that no other write has.

@@ -43,7 +43,8 @@ const NEW_NEEDS: &[StateCapability] = &[
 ///
 /// To the core it is an adapter like any other, one that [publishes](StateCapability::Publishes) by its
 /// [`relays`](Self::relays). Its versions are of contents, the same on both sides, so that
-/// what was read before a step of the move may be written after it.
+/// what was read before a step of the move may be written after it. A value with a limit ends on the other side when
+/// it does here, in the units of that side: a copy on Dapr may live a second longer.
 #[derive(Debug)]
 pub struct ParallelStateStore {
     sides: Arc<Sides>,
@@ -217,11 +218,15 @@ impl ParallelStateStore {
 
     /// The record first: what it says is on the old side too, or there is still a note of it.
     async fn read_finished(&self, key: &Key) -> Result<Option<Stored>, PortError> {
+        let mut alone = None;
         for _ in 0..MOST_ATTEMPTS {
             let found = self.sides.new.get(key).await?;
             let note = self.sides.old.get(&mark_of(REVERSE, key)).await?;
             if note.is_none() {
                 return Ok(found);
+            }
+            if alone.is_none() {
+                alone = Some(self.sides.alone(key).await);
             }
             self.sides.backward(key).await?;
         }

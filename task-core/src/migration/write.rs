@@ -251,6 +251,7 @@ impl Sides {
         key: &Key,
         change: &Change,
     ) -> Result<Option<ETag>, PortError> {
+        let _alone = self.alone(key).await;
         for _ in 0..MOST_ATTEMPTS {
             let found = self.new.get(key).await?;
             let is_birth = change.value().is_some() && gone::present(found.as_ref()).is_none();

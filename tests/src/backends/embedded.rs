@@ -6,7 +6,9 @@ use std::time::Duration;
 use adapters_direct::embedded::{Embedded, EmbeddedConfig, EmbeddedNotifier};
 use async_trait::async_trait;
 use task_core::memory::ManualClock;
-use task_core::ports::{Clock, EventBus, Notification, Notifier, StateCapability, StateStore};
+use task_core::ports::{
+    Clock, EventBus, Notification, Notifier, StateCapability, StateStore, SystemClock,
+};
 use tokio::sync::Mutex;
 
 use crate::conformance::Failure;
@@ -41,10 +43,10 @@ pub(super) const DECLARED_PUBLISHING: &[StateCapability] = &[
     StateCapability::Durable,
 ];
 
-/// A SQLite file whose time is moved by hand.
+/// A SQLite file whose time is moved by hand, or is the machine's.
 #[derive(Debug)]
 pub struct EmbeddedBackends {
-    clock: Arc<ManualClock>,
+    moved: Option<Arc<ManualClock>>,
     directory: TestDirectory,
     notifier: Mutex<Option<EmbeddedNotifier>>,
 }
@@ -53,8 +55,18 @@ impl EmbeddedBackends {
     /// A backend in a fresh directory.
     #[must_use]
     pub fn fresh() -> Arc<Self> {
+        Self::by(Some(Arc::default()))
+    }
+
+    /// A backend in a fresh directory, beside one whose time cannot be moved.
+    #[must_use]
+    pub fn in_real_time() -> Arc<Self> {
+        Self::by(None)
+    }
+
+    fn by(moved: Option<Arc<ManualClock>>) -> Arc<Self> {
         Arc::new(Self {
-            clock: Arc::default(),
+            moved,
             directory: TestDirectory::new("conformance"),
             notifier: Mutex::default(),
         })
@@ -63,7 +75,10 @@ impl EmbeddedBackends {
     /// Opens the file; one that was closed a moment ago may still be closing.
     async fn embedded(&self) -> Result<Embedded, Failure> {
         let config = EmbeddedConfig::new(self.directory.path());
-        let clock: Arc<dyn Clock> = Arc::<ManualClock>::clone(&self.clock);
+        let clock: Arc<dyn Clock> = match &self.moved {
+            Some(clock) => Arc::<ManualClock>::clone(clock),
+            None => Arc::new(SystemClock),
+        };
         let open = || Embedded::open(&config, Arc::clone(&clock));
         for _ in 0..1_000 {
             if let Ok(embedded) = open() {
@@ -87,11 +102,17 @@ impl StateStoreBackend for EmbeddedBackends {
     }
 
     async fn elapse(&self, time: Duration) {
-        self.clock.advance(time);
+        match &self.moved {
+            Some(clock) => clock.advance(time),
+            None => super::wait(time).await,
+        }
     }
 
     fn time(&self) -> Time {
-        Time::Moved
+        match self.moved {
+            Some(_) => Time::Moved,
+            None => Time::Waited,
+        }
     }
 
     async fn close(&self) {}

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use task_core::background::Background;
 use task_core::memory::MemoryStateStore;
 use task_core::migration::{
-    Bucket, Control, Coordinator, CoordinatorOptions, Member, MemberOptions, MoveError,
+    Bucket, BusStage, Control, Coordinator, CoordinatorOptions, Member, MemberOptions,
     NotifierStage, ParallelBusOptions, ParallelEventBus, ParallelNotifier, ParallelStateStore,
     PortStage,
 };
@@ -16,7 +16,8 @@ use task_core::ports::{
 };
 use tokio::sync::Mutex;
 
-use super::{MemoryEventBuses, MemoryNotifiers};
+use super::MemoryNotifiers;
+use super::parallel::BEAT_EVERY;
 use crate::conformance::Failure;
 use crate::conformance::event_bus::EventBusBackend;
 use crate::conformance::notifier::{NotifierBackend, Refusal};
@@ -36,13 +37,12 @@ impl Moving {
         let records: Arc<dyn StateStore> = Arc::new(MemoryStateStore::new(clock()));
         let new = Arc::new(MemoryStateStore::new(clock()));
         let mut options = MemberOptions::default();
-        options.beat_every = Duration::from_millis(10);
+        options.beat_every = BEAT_EVERY;
         let member = Member::new(Arc::clone(&records), options, clock(), &SystemEntropy);
         let member = Arc::new(member);
         let running = vec![member.start()];
         let store = ParallelStateStore::new(Arc::clone(&records), new, member, clock())?;
-        let begun = coordinator(&store).init("salt").await;
-        begun.map_err(failed)?;
+        coordinator(&store).init("salt").await?;
         store.member().adopted_after(0).await;
         Ok(Self {
             records,
@@ -57,8 +57,7 @@ impl Moving {
         let mut control: Option<Control> = None;
         for stage in PortStage::all(to.port()).into_iter().skip(1) {
             if stage <= to {
-                let moved = coordinator.advance_port(stage, Bucket::COUNT).await;
-                control = Some(moved.map_err(failed)?);
+                control = Some(coordinator.advance_port(stage, Bucket::COUNT).await?);
             }
         }
         if let Some(control) = control {
@@ -80,62 +79,103 @@ fn coordinator(store: &ParallelStateStore) -> Coordinator {
     Coordinator::new(store, CoordinatorOptions::default())
 }
 
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "it is what `map_err` calls with the error"
-)]
-fn failed(error: MoveError) -> Failure {
-    Failure::new(error.to_string())
+/// The backends of a move's two sides.
+#[derive(Debug)]
+pub struct BusSides {
+    /// Where events went.
+    pub old: Arc<dyn EventBusBackend>,
+    /// Where they go.
+    pub new: Arc<dyn EventBusBackend>,
 }
 
-/// Buses in memory of a move that has come to a stage, with every key in it.
+/// A move of buses that has come to a stage, with every key in it.
 #[derive(Debug)]
 pub struct ParallelEventBuses {
-    stage: PortStage,
-    moving: Mutex<Option<Moving>>,
+    sides: BusSides,
+    stage: BusStage,
+    joined: Mutex<Option<Joined>>,
+}
+
+/// The buses of a move, and the one that is both.
+#[derive(Debug)]
+struct Joined {
+    moving: Moving,
+    buses: [Arc<dyn EventBus>; 2],
+    copying: Background,
 }
 
 impl ParallelEventBuses {
-    /// From memory to memory.
+    /// A move between two backends; each is opened with it.
     #[must_use]
-    pub fn in_memory(stage: impl Into<PortStage>) -> Arc<Self> {
+    pub fn between(sides: BusSides, stage: BusStage) -> Arc<Self> {
         Arc::new(Self {
-            stage: stage.into(),
-            moving: Mutex::default(),
+            sides,
+            stage,
+            joined: Mutex::default(),
         })
+    }
+
+    async fn join(
+        &self,
+        moving: Moving,
+        buses: [Arc<dyn EventBus>; 2],
+    ) -> Result<Arc<dyn EventBus>, Failure> {
+        let [old, new] = buses.each_ref().map(Arc::clone);
+        // What a busy machine publishes late would come by both buses.
+        let mut options = ParallelBusOptions::default();
+        options.deadline = self.patience();
+        let bus = ParallelEventBus::new(
+            old,
+            new,
+            Arc::clone(&moving.records),
+            Arc::clone(moving.store.member()),
+            Arc::clone(moving.store.recorder()),
+            options,
+        )?;
+        *self.joined.lock().await = Some(Joined {
+            moving,
+            buses,
+            copying: bus.start(),
+        });
+        Ok(Arc::new(bus))
+    }
+
+    /// Ends what goes on beside the case, but for the move itself.
+    async fn leave(&self) -> Option<(Moving, [Arc<dyn EventBus>; 2])> {
+        let joined = self.joined.lock().await.take()?;
+        joined.copying.stop().await;
+        Some((joined.moving, joined.buses))
     }
 }
 
 #[async_trait]
 impl EventBusBackend for ParallelEventBuses {
     async fn open(&self) -> Result<Arc<dyn EventBus>, Failure> {
-        let mut moving = Moving::begin().await?;
-        moving.go(self.stage).await?;
-        let bus = ParallelEventBus::new(
-            MemoryEventBuses.open().await?,
-            MemoryEventBuses.open().await?,
-            Arc::clone(&moving.records),
-            Arc::clone(moving.store.member()),
-            Arc::clone(moving.store.recorder()),
-            ParallelBusOptions::default(),
-        )?;
-        moving.running.push(bus.start());
-        *self.moving.lock().await = Some(moving);
-        Ok(Arc::new(bus))
+        let moving = Moving::begin().await?;
+        moving.go(self.stage.into()).await?;
+        let buses = [self.sides.old.open().await?, self.sides.new.open().await?];
+        self.join(moving, buses).await
     }
 
-    async fn reopen(&self, _: Arc<dyn EventBus>) -> Result<Arc<dyn EventBus>, Failure> {
-        Err(Failure::new("memory does not outlive its process"))
+    async fn reopen(&self, bus: Arc<dyn EventBus>) -> Result<Arc<dyn EventBus>, Failure> {
+        let left = self.leave().await;
+        drop(bus);
+        let (moving, [old, new]) = left.ok_or_else(|| Failure::new("no bus is open"))?;
+        let old = self.sides.old.reopen(old).await?;
+        let new = self.sides.new.reopen(new).await?;
+        self.join(moving, [old, new]).await
     }
 
     fn patience(&self) -> Duration {
-        MemoryEventBuses.patience()
+        self.sides.old.patience().max(self.sides.new.patience())
     }
 
     async fn close(&self) {
-        if let Some(moving) = self.moving.lock().await.take() {
+        if let Some((moving, buses)) = self.leave().await {
+            drop(buses);
             moving.end().await;
         }
+        tokio::join!(self.sides.old.close(), self.sides.new.close());
     }
 }
 

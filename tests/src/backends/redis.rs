@@ -79,12 +79,6 @@ async fn on_a_thread<T: Send + 'static>(
     Ok(run.await?)
 }
 
-/// Lets real time pass: a server's clock cannot be moved.
-async fn wait(time: Duration) {
-    const MORE: Duration = Duration::from_millis(20);
-    tokio::time::sleep(time + MORE).await;
-}
-
 #[async_trait]
 impl StateStoreBackend for RedisBackends {
     async fn open(&self) -> Result<Arc<dyn StateStore>, Failure> {
@@ -107,7 +101,7 @@ impl StateStoreBackend for RedisBackends {
     }
 
     async fn elapse(&self, time: Duration) {
-        wait(time).await;
+        super::wait(time).await;
     }
 
     fn time(&self) -> Time {
@@ -168,7 +162,7 @@ impl StateStoreBackend for RestartedRedis {
     }
 
     async fn elapse(&self, time: Duration) {
-        wait(time).await;
+        super::wait(time).await;
     }
 
     fn time(&self) -> Time {

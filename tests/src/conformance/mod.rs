@@ -17,6 +17,7 @@ use std::fmt;
 use std::panic::Location;
 use std::pin::Pin;
 
+use task_core::migration::MoveError;
 use task_core::ports::{ErrorKind, PortError};
 
 /// What a case finds.
@@ -57,6 +58,13 @@ impl std::error::Error for Failure {}
 impl From<PortError> for Failure {
     #[track_caller]
     fn from(error: PortError) -> Self {
+        Self::new(error.to_string())
+    }
+}
+
+impl From<MoveError> for Failure {
+    #[track_caller]
+    fn from(error: MoveError) -> Self {
         Self::new(error.to_string())
     }
 }

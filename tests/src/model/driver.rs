@@ -97,7 +97,7 @@ impl Driver {
             change: write.change,
         };
         let etag = version.map(|(_, etag)| etag.clone());
-        (step, write_of(&step, etag))
+        (step, write_of(&step, etag, self.backend.time()))
     }
 
     async fn one(&mut self, write: WriteOf) -> Verdict {
@@ -220,8 +220,13 @@ impl Driver {
     }
 }
 
-fn write_of(step: &Step, etag: Option<ETag>) -> Write {
+fn write_of(step: &Step, etag: Option<ETag>, time: Time) -> Write {
     let key = key(step.key);
+    // To the model no time passes but what it is told, so that on a real clock nothing may end.
+    let lasting = |halves: u64| match time {
+        Time::Moved => Duration::from_millis(500 * halves),
+        Time::Waited => Duration::from_secs(3600),
+    };
     match step.change {
         Change::Put { value, expires } => Write::Put {
             key,
@@ -232,14 +237,14 @@ fn write_of(step: &Step, etag: Option<ETag>) -> Write {
                     (None, Requires::Nothing) => WriteMode::Overwrite,
                     (None, Requires::Absent | Requires::Version(_)) => WriteMode::Create,
                 },
-                ttl: expires.then(|| Duration::from_millis(500 * TTL_HALVES)),
+                ttl: expires.then(|| lasting(TTL_HALVES)),
             },
         },
         Change::Delete { tombstone } => Write::Delete {
             key,
             options: DeleteOptions {
                 mode: etag.map_or(DeleteMode::Any, DeleteMode::Match),
-                tombstone: tombstone.then(|| Duration::from_millis(500 * TOMBSTONE_HALVES)),
+                tombstone: tombstone.then(|| lasting(TOMBSTONE_HALVES)),
             },
         },
     }

@@ -1,6 +1,7 @@
 //! A service that moves from one backend to another, driven by the commands that its users have.
 
 mod away;
+mod backfill;
 mod commands;
 mod conversion;
 mod lost;

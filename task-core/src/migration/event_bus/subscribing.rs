@@ -1,17 +1,16 @@
 //! One subscription on two buses.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use futures_util::future::join;
-use tokio::sync::{Mutex as Turn, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
 use crate::background::{Background, Stop};
-use crate::memory::lock;
 use crate::migration::Side;
+use crate::migration::queue::Queues;
 use crate::migration::subscriber::Subscriber;
 use crate::ports::{
     Answer, Delivery, ErrorKind, EventBus, EventHandler, PortError, StateStore, Subscription,
@@ -161,31 +160,17 @@ impl Joining {
 #[derive(Debug)]
 struct OneAtATime {
     handler: Arc<dyn EventHandler>,
-    /// The keys that are handled now, with how many deliveries each; as many as both buses deliver at once.
-    keys: Mutex<HashMap<Box<str>, Waiting>>,
+    /// The keys that are handled now; as many as both buses deliver at once.
+    keys: Queues,
     places: Semaphore,
 }
-
-/// How many deliveries of a key there are, and whose turn it is.
-type Waiting = (usize, Arc<Turn<()>>);
 
 impl OneAtATime {
     fn new(handler: Arc<dyn EventHandler>, concurrency: usize) -> Self {
         Self {
             handler,
-            keys: Mutex::default(),
+            keys: Queues::default(),
             places: Semaphore::new(concurrency.max(1)),
-        }
-    }
-
-    fn turn_of(&self, key: &str) -> KeyTurn<'_> {
-        let mut keys = lock(&self.keys);
-        let (count, turn) = keys.entry(key.into()).or_default();
-        *count += 1;
-        KeyTurn {
-            all: self,
-            key: key.into(),
-            turn: Arc::clone(turn),
         }
     }
 
@@ -202,27 +187,7 @@ impl EventHandler for OneAtATime {
         if delivery.key.is_empty() {
             return self.call(delivery).await;
         }
-        let key = self.turn_of(&delivery.key);
-        let _turn = key.turn.lock().await;
+        let _turn = self.keys.enter(&delivery.key).await;
         self.call(delivery).await
-    }
-}
-
-/// The place of a key among those that are handled, forgotten with the last one who has it.
-struct KeyTurn<'a> {
-    all: &'a OneAtATime,
-    key: Box<str>,
-    turn: Arc<Turn<()>>,
-}
-
-impl Drop for KeyTurn<'_> {
-    fn drop(&mut self) {
-        let mut keys = lock(&self.all.keys);
-        if let Some((count, _)) = keys.get_mut(&self.key) {
-            *count -= 1;
-            if *count == 0 {
-                keys.remove(&self.key);
-            }
-        }
     }
 }

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backfill;
+mod contention;
 mod facade;
 mod faulty;
 mod held;

@@ -21,11 +21,12 @@ use crate::conformance::Failure;
 use crate::conformance::event_bus::EventBusBackend;
 use crate::process::dapr::{Component, Sidecar, SidecarOptions};
 use crate::process::{KafkaBroker, RedisServer};
+use crate::trials::NotKept;
 
 /// Cases that a component of Dapr cannot keep whatever an adapter does: row, case, and why.
 ///
 /// Each is shown to fail, so that no reason outlives its case.
-pub const NOT_KEPT: &[(&str, &str, &str)] = &[
+pub const NOT_KEPT: &[NotKept] = &[
     (
         "dapr_redis",
         "a_new_group_starts_where_it_is_told",
@@ -154,7 +155,7 @@ async fn component(broker: Broker, prefix: &str) -> Result<Component, Failure> {
         }
         Broker::Kafka => {
             let broker = runtime.block_on(KafkaBroker::shared());
-            for topic in ["tasks", "tasks.dead"] {
+            for topic in ["tasks", "tasks.dead", "tasks.shadow"] {
                 runtime.block_on(broker.create_topic(&format!("{prefix}{topic}"), 3));
             }
             Component::kafka_pubsub("pubsub", broker)

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use adapters_direct::redis::{Redis, RedisConfig, RedisLayout, RedisStateStore};
 use task_core::ports::{Commit, ErrorKind, Outcome, Retry, StateStore, WriteMode};
 use task_tests::conformance::state_store;
-use task_tests::process::RedisServer;
 use task_tests::process::redis::{AppendOnly, RedisOptions};
+use task_tests::process::{RedisServer, resident_kib};
 use task_tests::wait::until;
 
 use super::{BOTH, event, put, put_write, task, value};
@@ -243,7 +243,7 @@ async fn thirty_seconds_of_silence_cost_little_memory_and_end() {
     let store = Redis::open(&config).await.unwrap().state_store();
     put(&store, "7", "before", WriteMode::Create).await.unwrap();
     server.pause();
-    let before = resident_kib();
+    let before = resident_kib(std::process::id());
     let end = Instant::now() + SILENCE;
     let clients = (0..CLIENTS).map(|client| {
         let store = store.clone();
@@ -268,7 +268,7 @@ async fn thirty_seconds_of_silence_cost_little_memory_and_end() {
         let told = client.await.unwrap();
         (unknown, refused, longest) = (unknown + told.0, refused + told.1, longest.max(told.2));
     }
-    let grown = resident_kib().saturating_sub(before);
+    let grown = resident_kib(std::process::id()).saturating_sub(before);
     println!("{unknown} unknown, {refused} refused, longest {longest:?}, {grown} KiB more");
     // What waits at once is bounded by the limit, and so is how long.
     assert!(
@@ -282,17 +282,6 @@ async fn thirty_seconds_of_silence_cost_little_memory_and_end() {
     server.resume();
     until("the store is back", async || store.check().await.ok()).await;
     assert_eq!(value(&store, "7").await.as_deref(), Some("before"));
-}
-
-/// Memory of this process.
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.unwrap()
-        .trim()
-        .trim_end_matches(" kB")
-        .parse()
-        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
