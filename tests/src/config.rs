@@ -4,6 +4,16 @@
 
 use std::time::Duration;
 
+/// Everything that is said here. The program under test takes what begins with `TASK_` for its own.
+pub(crate) const NAMES: [&str; 6] = [
+    SEQUENCES,
+    SEED,
+    STORM_SECONDS,
+    KILLS,
+    OUTAGE_SECONDS,
+    PROTOCOL,
+];
+
 /// How many random sequences a property is tried with.
 pub const SEQUENCES: &str = "TASK_TESTS_SEQUENCES";
 
@@ -17,6 +27,16 @@ pub const STORM_SECONDS: &str = "TASK_TESTS_STORM_SECONDS";
 #[must_use]
 pub fn storm() -> Duration {
     Duration::from_secs(number(STORM_SECONDS).unwrap_or(60))
+}
+
+/// How often replicas of a move are killed at a step.
+pub const KILLS: &str = "TASK_TESTS_KILLS";
+
+/// How often replicas of a move are killed at a step: 30 times unless the environment says otherwise.
+#[must_use]
+pub fn kills() -> usize {
+    let wanted = number(KILLS).and_then(|wanted| usize::try_from(wanted).ok());
+    wanted.unwrap_or(30)
 }
 
 /// How long the new side of a move is away, in seconds.

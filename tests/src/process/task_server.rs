@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Connection, Response};
+use crate::config;
 
 /// Longest wait for a start or an end.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -410,7 +411,11 @@ struct Process {
 impl Process {
     /// Starts a program, which says where it listens once it does.
     fn begin(words: &[String]) -> (Self, Receiver<SocketAddr>) {
-        let mut child = Command::new(&words[0])
+        let mut command = Command::new(&words[0]);
+        for name in config::NAMES {
+            command.env_remove(name);
+        }
+        let mut child = command
             .args(&words[1..])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

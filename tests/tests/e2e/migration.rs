@@ -3,9 +3,12 @@
 mod away;
 mod commands;
 mod conversion;
+mod fleet;
+mod kills;
 mod lost;
 mod move_to_file;
 mod move_to_redis;
 mod ports;
 mod replicas;
+mod steps;
 mod storm;
