@@ -5,10 +5,11 @@
 use std::time::Duration;
 
 /// Every variable; the service takes its own from the same prefix, and refuses those that it does not know.
-pub(crate) const VARIABLES: [&str; 8] = [
+pub(crate) const VARIABLES: [&str; 9] = [
     SEQUENCES,
     SEED,
     STORM_SECONDS,
+    KILLS,
     OUTAGE_SECONDS,
     BACKFILL_RECORDS,
     PROTOCOL,
@@ -29,6 +30,16 @@ pub const STORM_SECONDS: &str = "TASK_TESTS_STORM_SECONDS";
 #[must_use]
 pub fn storm() -> Duration {
     Duration::from_secs(number(STORM_SECONDS).unwrap_or(60))
+}
+
+/// How often replicas of a move are killed at a step.
+pub const KILLS: &str = "TASK_TESTS_KILLS";
+
+/// How often replicas of a move are killed at a step: 30 times unless the environment says otherwise.
+#[must_use]
+pub fn kills() -> usize {
+    let wanted = number(KILLS).and_then(|wanted| usize::try_from(wanted).ok());
+    wanted.unwrap_or(30)
 }
 
 /// How long the new side of a move is away, in seconds.

@@ -61,6 +61,8 @@ pub struct Writer {
     pub rests_at: Option<Instant>,
     /// Tasks that it gave up at a change without an answer; absent if it looks what became of them.
     pub doubts: Option<Doubts>,
+    /// Why the last request that failed did so.
+    pub failed: Option<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -103,6 +105,7 @@ impl Writer {
             cut_off: None,
             rests_at: None,
             doubts: None,
+            failed: None,
         }
     }
 
@@ -120,26 +123,44 @@ impl Writer {
     /// # Panics
     /// If an answer contradicts an earlier one.
     pub async fn work(&mut self, server: &TaskServer) {
-        let Ok(mut connection) = Connection::open(server.address()).await else {
-            return;
-        };
-        if let Some(change) = self.cut_off.take()
-            && self.resolve(&mut connection, change).await.is_err()
-        {
-            return;
+        if let Err(error) = self.work_on(server).await {
+            self.failed = Some(error.to_string());
+        }
+    }
+
+    async fn work_on(&mut self, server: &TaskServer) -> std::io::Result<()> {
+        let mut connection = Connection::open(server.address()).await?;
+        if let Some(change) = self.cut_off.take() {
+            self.resolve(&mut connection, change).await?;
         }
         while self.rests_at.is_none_or(|at| Instant::now() < at) {
             let change = self.next();
-            match self.send(&mut connection, &change).await {
-                Ok(()) => {}
-                Err(_) => {
-                    // A change in two requests says itself which one was cut off.
-                    let change = self.cut_off.take().unwrap_or(change);
-                    self.cut_off = self.doubt(change);
-                    return;
-                }
+            let before = self.current.clone();
+            if let Err(error) = self.send(&mut connection, &change).await {
+                // A change in two requests says itself which one was cut off.
+                let change = self.cut_off.take().unwrap_or(change);
+                self.cut_off = self.doubt(change);
+                return Err(error);
+            }
+            if let Some((id, ..)) = self.current.clone().or(before) {
+                self.look(&mut connection, &id).await?;
             }
         }
+        Ok(())
+    }
+
+    /// Reads a task of its own, which is as it was told.
+    async fn look(&self, connection: &mut Connection, id: &str) -> std::io::Result<()> {
+        let known = match &self.current {
+            Some((current, revision, _)) if current == id => Some(*revision),
+            _ => self.tasks.get(id).copied().flatten(),
+        };
+        let target = format!("/tasks/{id}");
+        let answer = connection.send("GET", &target, &[], "").await?;
+        let answer = answered(answer, if known.is_some() { 200 } else { 404 })?;
+        let found = answer.header("etag").map(revision_of);
+        assert_eq!(found, known, "{id} is not what its writer was told");
+        Ok(())
     }
 
     /// Leaves the task of a change in doubt; a writer without doubts keeps the change.

@@ -6,6 +6,7 @@ pub mod config;
 pub mod conformance;
 pub mod criteria;
 pub mod history;
+pub mod judge;
 pub mod model;
 pub mod process;
 pub mod trials;

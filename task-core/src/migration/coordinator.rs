@@ -539,20 +539,22 @@ impl Coordinator {
     }
 
     async fn first_behind(&mut self, epoch: u64) -> Result<Option<Box<str>>, MoveError> {
-        let mut from = None;
+        let (mut behind, mut from) = (None, None);
         loop {
             let page = self.old().scan(REPLICAS, from, PAGE).await?;
             for (key, stored) in &page.entries {
                 let beat = Beat::decode(&stored.value);
                 let follows =
                     beat.is_some_and(|beat| beat.adopted >= epoch && beat.oldest >= epoch);
+                // Each of them is heard, so that all that have died are waited for at once
+                // (`many_that_have_died_are_waited_for_at_once`).
                 if !follows && !self.is_gone(key, stored).await? {
-                    return Ok(Some(key.id.clone()));
+                    behind.get_or_insert_with(|| key.id.clone());
                 }
             }
             from = page.next;
             if from.is_none() {
-                return Ok(None);
+                return Ok(behind);
             }
         }
     }

@@ -6,6 +6,7 @@ use serde_json::Value;
 use tokio::process::Command;
 
 use super::{TaskServer, program};
+use crate::config;
 
 /// How a command ended.
 #[derive(Debug, Clone)]
@@ -52,7 +53,11 @@ pub async fn migration(server: &TaskServer, words: &str) -> Said {
 /// # Panics
 /// If it does not end by itself.
 pub async fn migration_at(admin: &str, words: &str) -> Said {
-    let output = Command::new(program())
+    let mut command = Command::new(program());
+    for name in config::NAMES {
+        command.env_remove(name);
+    }
+    let output = command
         .args(["migration", "--admin", admin])
         .args(words.split_whitespace())
         .stdin(Stdio::null())

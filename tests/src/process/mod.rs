@@ -17,6 +17,7 @@ pub mod redis;
 mod sockets;
 mod supervised;
 mod task_server;
+pub mod trap;
 
 pub use dapr::{Sidecar, SidecarOptions};
 pub use directory::TestDirectory;

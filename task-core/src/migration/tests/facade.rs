@@ -369,6 +369,20 @@ async fn a_replica_that_does_not_follow_stops_every_step() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_that_have_died_are_waited_for_at_once() {
+    let scene = Scene::new(1);
+    let replica = scene.begun().await;
+    let dead: Vec<Replica> = (0..8).map(|_| scene.replica([CALM, CALM])).collect();
+    sleep(Duration::from_secs(1)).await;
+    for dead in &dead {
+        dead.process.stop_for(Duration::from_secs(3600));
+    }
+    // They have adopted what this step begins from, and no more than that.
+    advance(&replica, "dualwrite", "1").await;
+    advance(&replica, "dualwrite", "2").await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_leader_is_followed_and_a_living_one_is_not_overtaken() {
     let scene = Scene::new(8);
     let replica = scene.begun().await;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::Value;
+use task_tests::judge::Sides;
 use task_tests::process::migration::{migration, stages};
 use task_tests::process::{
     NotificationService, RedisServer, StartingServer, TaskServer, TaskServerOptions, TestDirectory,
@@ -14,9 +15,13 @@ use task_tests::wait::until;
 use tokio::process::Command;
 
 use super::super::create;
+use super::fleet::Ways;
 
 /// Tasks before the move: enough for a backfill that is seen under way.
 const TASKS: usize = 600;
+
+/// How many of them are created at once.
+const AT_ONCE: usize = 100;
 
 pub(super) struct World {
     pub(super) old: RedisServer,
@@ -35,7 +40,16 @@ impl World {
         }
     }
 
-    fn options(&self) -> TaskServerOptions {
+    pub(super) fn sides(&self) -> Sides<'_> {
+        [&self.old, &self.new]
+    }
+
+    /// Where both sides are.
+    pub(super) fn ways(&self) -> Ways {
+        [self.old.url(), self.new.url()]
+    }
+
+    fn options(&self, [old, new]: &Ways) -> TaskServerOptions {
         let receiver = format!("http://{}", self.receiver.address());
         let words = [
             "--backend",
@@ -47,9 +61,9 @@ impl World {
             "--admin-listen",
             "127.0.0.1:0",
             "--redis-url",
-            &self.old.url(),
+            old,
             "--new-redis-url",
-            &self.new.url(),
+            new,
             "--bus",
             "redis-streams",
             "--notification-url",
@@ -62,11 +76,17 @@ impl World {
     }
 
     pub(super) async fn serve(&self) -> TaskServer {
-        self.begin(&[]).listening().await.unwrap()
+        self.serve_by(&self.ways()).await
+    }
+
+    /// The same for a replica that finds the sides elsewhere.
+    pub(super) async fn serve_by(&self, ways: &Ways) -> TaskServer {
+        let begun = TaskServer::begin(self.nowhere.path(), &self.options(ways));
+        begun.listening().await.unwrap()
     }
 
     pub(super) fn begin(&self, arguments: &[&str]) -> StartingServer {
-        let options = self.options();
+        let options = self.options(&self.ways());
         let options = arguments
             .iter()
             .copied()
@@ -80,6 +100,17 @@ pub(super) async fn is_ready(server: &TaskServer) {
         (server.get("/ready").await.status == 200).then_some(())
     })
     .await;
+}
+
+/// Creates the tasks before the move, and answers their ids and tags.
+pub(super) async fn create_all(server: &TaskServer) -> Vec<(String, String)> {
+    let titles: Vec<String> = (0..TASKS).map(|number| format!("task {number}")).collect();
+    let mut created = Vec::new();
+    // The service takes no more than 512 requests at once.
+    for titles in titles.chunks(AT_ONCE) {
+        created.extend(join_all(titles.iter().map(|title| create(server, title))).await);
+    }
+    created
 }
 
 async fn backfill(server: &TaskServer) -> Value {
@@ -96,8 +127,7 @@ async fn a_backfill_outlives_who_watches_it_and_the_replica_that_began_it() {
     is_ready(&first).await;
     let second = world.serve().await;
     is_ready(&second).await;
-    let titles: Vec<String> = (0..TASKS).map(|number| format!("task {number}")).collect();
-    let created = join_all(titles.iter().map(|title| create(&first, title))).await;
+    let created = create_all(&first).await;
     migration(&second, "advance --port state --to dualwrite")
         .await
         .with(0);

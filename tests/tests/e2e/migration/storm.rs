@@ -2,26 +2,22 @@
 //!
 //! The sides are two Redis servers, as foreign clients read them in the end.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::Value;
-use task_core::memory::SeededEntropy;
-use task_core::ports::Entropy;
 use task_tests::config;
-use task_tests::history::{Seen, Writer};
+use task_tests::history::Writer;
+use task_tests::judge::{Heard, no_mark_is_left, tasks_are_as_told};
+use task_tests::process::TaskServer;
 use task_tests::process::migration::migration;
-use task_tests::process::{RedisServer, TaskServer};
-use task_tests::wait::until;
 use tokio::time::sleep;
 
-use super::replicas::{World, is_ready};
+use super::fleet::{Fleet, REPLICAS, signal};
+use super::replicas::World;
 
-const REPLICAS: usize = 3;
 const WRITERS: usize = 4;
 
 /// Ports that move.
@@ -30,10 +26,11 @@ const PORTS: [&str; 3] = ["state", "bus", "notifier"];
 /// Longer than a lease, and longer than others wait for its end.
 const LONGEST_SLEEP_MS: u64 = 12_000;
 
+/// How long a writer stays with a replica.
+const TURN: Duration = Duration::from_millis(200);
+
 struct Storm {
-    world: World,
-    replicas: [Mutex<Arc<TaskServer>>; REPLICAS],
-    random: SeededEntropy,
+    fleet: Fleet,
     until: Instant,
     kills: AtomicUsize,
     sleeps: AtomicUsize,
@@ -42,44 +39,25 @@ struct Storm {
 impl Storm {
     async fn start(seed: u64) -> Self {
         let world = World::start().await;
-        let first = world.serve().await;
-        migration(&first, "init").await.with(0);
-        let rest = [world.serve().await, world.serve().await];
-        let [second, third] = rest;
-        let mut storm = Self {
-            world,
-            replicas: [first, second, third].map(|one| Mutex::new(Arc::new(one))),
-            random: SeededEntropy::new(seed),
-            until: Instant::now(),
-            kills: AtomicUsize::new(0),
-            sleeps: AtomicUsize::new(0),
-        };
-        for place in 0..REPLICAS {
-            is_ready(&storm.replica(place)).await;
-        }
+        let ways = std::array::from_fn(|_| world.ways());
+        let fleet = Fleet::start(world, seed, ways).await;
         for command in [
             "advance --port state --to dualwrite",
             "backfill start",
             "verify --full",
         ] {
-            storm.at_last(command).await;
+            fleet.at_last(command).await;
         }
-        storm.until = Instant::now() + config::storm();
-        storm
+        Self {
+            fleet,
+            until: Instant::now() + config::storm(),
+            kills: AtomicUsize::new(0),
+            sleeps: AtomicUsize::new(0),
+        }
     }
 
     fn random(&self, below: usize) -> usize {
-        let mut random = [0; 8];
-        self.random.fill(&mut random);
-        usize::try_from(u64::from_le_bytes(random) % below as u64).unwrap()
-    }
-
-    fn replica(&self, place: usize) -> Arc<TaskServer> {
-        Arc::clone(&self.replicas[place].lock().unwrap())
-    }
-
-    fn any(&self) -> Arc<TaskServer> {
-        self.replica(self.random(REPLICAS))
+        self.fleet.random(below)
     }
 
     fn is_over(&self) -> bool {
@@ -96,24 +74,20 @@ impl Storm {
             match self.random(4) {
                 0 => self.lull(place).await,
                 1 => {
-                    self.world.new.pause();
+                    self.fleet.world.new.pause();
                     sleep(Duration::from_millis(self.random(4_000) as u64)).await;
-                    self.world.new.resume();
+                    self.fleet.world.new.resume();
                 }
-                _ => self.kill(place).await,
+                _ => {
+                    self.fleet.kill(place).await;
+                    self.kills.fetch_add(1, Ordering::Relaxed);
+                }
             }
         }
     }
 
-    async fn kill(&self, place: usize) {
-        signal("-9", &self.replica(place));
-        self.kills.fetch_add(1, Ordering::Relaxed);
-        let fresh = Arc::new(self.world.serve().await);
-        *self.replicas[place].lock().unwrap() = fresh;
-    }
-
     async fn lull(&self, place: usize) {
-        let sleeper = self.replica(place);
+        let sleeper = self.fleet.replica(place);
         signal("-STOP", &sleeper);
         self.sleeps.fetch_add(1, Ordering::Relaxed);
         let length = self.random(LONGEST_SLEEP_MS as usize) as u64;
@@ -122,9 +96,10 @@ impl Storm {
     }
 
     async fn write(&self, writer: &mut Writer) {
-        writer.rests_at = Some(self.until);
         while !self.is_over() {
-            writer.work(&self.any()).await;
+            // What it was told by one replica it reads from another.
+            writer.rests_at = Some(self.until.min(Instant::now() + TURN));
+            writer.work(&self.fleet.any()).await;
             // What is refused is not asked again at once.
             sleep(Duration::from_millis(20)).await;
         }
@@ -134,7 +109,7 @@ impl Storm {
     async fn move_about(&self) -> BTreeMap<String, [usize; 4]> {
         let mut carried_out: BTreeMap<String, [usize; 4]> = BTreeMap::new();
         while !self.is_over() {
-            let replica = self.any();
+            let replica = self.fleet.any();
             let command = self.next_command(&replica).await;
             let said = migration(&replica, &command).await;
             // Found differences are what is not yet copied; the end says whether they stay.
@@ -168,127 +143,6 @@ impl Storm {
             _ => format!("rollback --port {port}"),
         }
     }
-
-    async fn at_last(&self, command: &str) {
-        // A step may wait for replicas that have died, as long as nobody knows that.
-        const MOST: usize = 12;
-        let mut last = None;
-        for _ in 0..MOST {
-            let said = migration(&self.any(), command).await;
-            if said.code == 0 {
-                return;
-            }
-            sleep(Duration::from_secs(1)).await;
-            last = Some(said);
-        }
-        panic!("{command}: {last:?}");
-    }
-}
-
-fn signal(signal: &str, server: &TaskServer) {
-    let id = server.id().to_string();
-    let sent = Command::new("kill").args([signal, &id]).status();
-    assert!(sent.unwrap().success(), "{signal} {id}");
-}
-
-/// An event without the term in which it was made, which the writers do not know.
-fn without_term(seen: &Seen) -> Seen {
-    let (_, revision) = seen.1.split_once('.').unwrap();
-    (seen.0.clone(), revision.to_owned(), seen.2.clone())
-}
-
-/// The events of both buses, as long as they keep them.
-#[derive(Default)]
-struct Heard {
-    last: [String; 2],
-    events: BTreeSet<Seen>,
-}
-
-impl Heard {
-    async fn listen(&mut self, world: &World) {
-        for (redis, last) in [&world.old, &world.new].into_iter().zip(&mut self.last) {
-            let from = match last.as_str() {
-                "" => "-".to_owned(),
-                last => format!("({last}"),
-            };
-            let entries = redis.command(&["XRANGE", "task-events", &from, "+"]).await;
-            let entries: Vec<(String, Vec<(String, String)>)> =
-                redis::from_redis_value(entries).unwrap();
-            for (id, fields) in entries {
-                let data = fields.into_iter().find(|(name, _)| name == "data");
-                let event: Value = serde_json::from_str(&data.unwrap().1).unwrap();
-                let seen = ["subject", "taskrev", "type"];
-                let seen = seen.map(|name| event[name].as_str().unwrap().to_owned());
-                self.events.insert(without_term(&seen.into()));
-                *last = id;
-            }
-        }
-    }
-}
-
-/// The revision of a task as a client of Redis reads it.
-async fn revision(redis: &RedisServer, words: &[&str]) -> Option<u64> {
-    let found = redis.command(words).await;
-    let found: Option<String> = redis::from_redis_value(found).unwrap();
-    let record = found.and_then(|text| serde_json::from_str::<Value>(&text).ok())?;
-    record["_meta"]["rev"].as_u64()
-}
-
-/// Compares what the clients were told with what both sides have.
-async fn judge(storm: &Storm, writers: &[Writer], mut heard: Heard) {
-    let world = &storm.world;
-    let doubts = writers.iter().filter_map(|writer| writer.doubts.as_ref());
-    let mut allowed: BTreeMap<String, BTreeSet<Option<u64>>> = BTreeMap::new();
-    for doubts in doubts.clone() {
-        allowed.extend(doubts.tasks.clone());
-    }
-    let kept = writers.iter().flat_map(|writer| &writer.tasks);
-    allowed.extend(kept.map(|(id, revision)| (id.clone(), [*revision].into())));
-    for (id, revisions) in &allowed {
-        let key = format!("task:{id}");
-        let old = revision(&world.old, &["GET", &key]).await;
-        let key = format!("task-api||task-{id}");
-        let new = revision(&world.new, &["HGET", &key, "data"]).await;
-        assert!(
-            revisions.contains(&old),
-            "{id} is {old:?}, not {revisions:?}"
-        );
-        assert_eq!(new, old, "{id} differs");
-    }
-
-    let known: BTreeSet<Seen> = writers
-        .iter()
-        .flat_map(|writer| writer.events.iter().map(without_term))
-        .collect();
-    let possible: BTreeSet<Seen> = doubts
-        .flat_map(|doubts| doubts.events.iter().map(without_term))
-        .collect();
-    let seen = until("every event is published", async || {
-        heard.listen(world).await;
-        heard
-            .events
-            .is_superset(&known)
-            .then(|| heard.events.clone())
-    })
-    .await;
-    let phantoms: Vec<&Seen> = seen.difference(&known).collect();
-    let phantoms = phantoms.iter().filter(|event| !possible.contains(**event));
-    assert_eq!(phantoms.collect::<Vec<_>>(), Vec::<&&Seen>::new());
-    println!("{} tasks and {} events compared", allowed.len(), seen.len());
-    each_completion_is_notified_once(world, &seen).await;
-}
-
-async fn each_completion_is_notified_once(world: &World, seen: &BTreeSet<Seen>) {
-    let completed = seen.iter().filter(|event| event.2 == "task.completed");
-    let completed: BTreeSet<&str> = completed.map(|event| &*event.0).collect();
-    let received = until("every completion is notified", async || {
-        let received = world.receiver.notified();
-        (received.len() >= completed.len()).then_some(received)
-    })
-    .await;
-    let once: BTreeSet<&str> = received.iter().map(String::as_str).collect();
-    assert_eq!(once.len(), received.len(), "somebody was told twice");
-    assert_eq!(once, completed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -302,7 +156,7 @@ async fn replicas_that_die_and_sleep_under_random_moves_lose_nothing_and_invent_
     let listening = async {
         while !storm.is_over() {
             // The new side does not answer while it is paused.
-            heard.listen(&storm.world).await;
+            heard.listen(storm.fleet.world.sides()).await;
             sleep(Duration::from_millis(500)).await;
         }
     };
@@ -317,12 +171,17 @@ async fn replicas_that_die_and_sleep_under_random_moves_lose_nothing_and_invent_
         "repair drain",
         "verify --full",
     ] {
-        storm.at_last(command).await;
+        storm.fleet.at_last(command).await;
     }
     for writer in &mut writers {
-        writer.finish(&storm.any()).await;
+        writer.finish(&storm.fleet.any()).await;
     }
-    judge(&storm, &writers, heard).await;
+    let world = &storm.fleet.world;
+    no_mark_is_left(&world.old).await;
+    let tasks = tasks_are_as_told(world.sides(), &writers).await;
+    let heard = heard.is_as_told(world.sides(), &world.receiver, &writers);
+    let events = heard.await;
+    println!("{tasks} tasks and {events} events compared");
     let carried_out: usize = moved.values().map(|codes| codes[0]).sum();
     assert!(carried_out >= 3, "hardly anything was moved");
 }
