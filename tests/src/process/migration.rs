@@ -54,7 +54,7 @@ pub async fn migration(server: &TaskServer, words: &str) -> Said {
 /// If it does not end by itself.
 pub async fn migration_at(admin: &str, words: &str) -> Said {
     let mut command = Command::new(program());
-    for name in config::NAMES {
+    for name in config::VARIABLES {
         command.env_remove(name);
     }
     let output = command
