@@ -1,0 +1,283 @@
+//! How sagas end, and what clients see meanwhile.
+
+use std::time::Duration;
+
+use super::*;
+use crate::agent::TaskStatus;
+use crate::domain::Timestamp;
+use crate::saga::{
+    Action, Direction, Entry, Next, Outcome, RETENTION, StepStatus, StepView, WorkflowStatus,
+};
+
+fn outputs(harness: &Harness<'_>) -> (WorkflowStatus, Option<String>) {
+    let view = harness.saga.view();
+    assert_eq!(view.detail, None);
+    (view.status, view.output)
+}
+
+fn statuses(harness: &Harness<'_>) -> Vec<StepStatus> {
+    let timeline = harness.saga.timeline(harness.now);
+    timeline.into_iter().map(|step| step.status).collect()
+}
+
+#[test]
+fn a_completed_workflow_says_whose_the_task_is() {
+    let mut harness = Harness::new(task(), |_| Fault::None);
+    assert_eq!(outputs(&harness), (WorkflowStatus::Running, None));
+    harness.run();
+    let output = r#"{"task_id":"7","status":"completed","message":"Task assigned to ann with deadline reminder"}"#;
+    let expected = (WorkflowStatus::Completed, Some(output.to_owned()));
+    assert_eq!(outputs(&harness), expected);
+    let task = harness.world.task("7").unwrap();
+    assert_eq!(task.status, TaskStatus::Assigned);
+    assert_eq!(task.assignee.as_deref(), Some("ann"));
+    assert!(harness.world.has_reminders());
+    assert!(!harness.saga.outcome().unwrap().leaves_nothing());
+    assert_eq!(statuses(&harness), [StepStatus::Done; 5]);
+}
+
+#[test]
+fn an_input_that_is_too_short_is_rejected_before_anything_is_done() {
+    let texts = ["four", "nine char"].map(str::to_owned);
+    let [title, description] = texts;
+    let input = crate::saga::ProcessTask::new("7", title, description, "ann".to_owned(), None);
+    let workflow = Workflow::TaskProcessing(input.unwrap());
+    let mut harness = Harness::new(workflow, |_| Fault::None);
+    assert!(matches!(harness.saga.next(harness.now), Next::Record(_)));
+    assert!(harness.run().leaves_nothing());
+    let output = concat!(
+        r#"{"task_id":"7","status":"rejected","message":"Validation failed: "#,
+        r#"Title must be at least 5 characters, Description must be at least 10 characters"}"#
+    );
+    let expected = (WorkflowStatus::Completed, Some(output.to_owned()));
+    assert_eq!(outputs(&harness), expected);
+    assert!(harness.world.sent.is_empty());
+    assert_eq!(harness.world.task("7"), None);
+}
+
+#[test]
+fn a_project_names_each_task_that_is_too_short() {
+    let Workflow::Project(mut input) = project() else {
+        panic!("no project");
+    };
+    input.tasks[1].title = "äöü€".to_owned();
+    let mut harness = Harness::new(Workflow::Project(input), |_| Fault::None);
+    harness.run();
+    let output = concat!(
+        r#"{"project_id":"p","status":"rejected","message":"Validation failed: "#,
+        r#"task 2: Title must be at least 5 characters"}"#
+    );
+    assert_eq!(outputs(&harness).1.as_deref(), Some(output));
+}
+
+#[test]
+fn a_completed_project_has_all_its_tasks_assigned_and_reminded_of() {
+    let mut harness = Harness::new(project(), |_| Fault::None);
+    harness.run();
+    let output =
+        r#"{"project_id":"p","status":"completed","message":"Project created with 3 tasks"}"#;
+    assert_eq!(outputs(&harness).1.as_deref(), Some(output));
+    let project = harness.world.project("p").unwrap();
+    assert_eq!(project.tasks.len(), 3);
+    for task in &project.tasks {
+        let task = harness.world.task(task.task_id.as_str()).unwrap();
+        assert_eq!(task.status, TaskStatus::Assigned);
+    }
+    harness
+        .world
+        .fire(harness.now.saturating_add(Duration::from_secs(36_001)));
+    let task = harness.world.task("p-3").unwrap();
+    assert_eq!(task.status, TaskStatus::Overdue);
+    assert!(!harness.world.has_reminders());
+}
+
+#[test]
+fn a_failed_notification_is_tried_after_one_second_and_after_two_more() {
+    let mut tried: Vec<Timestamp> = Vec::new();
+    let mut harness = Harness::new(task(), |action| match &*action.step {
+        "notify" => Fault::Refused,
+        _ => Fault::None,
+    });
+    loop {
+        if let Next::Run(actions) = harness.saga.next(harness.now)
+            && actions[0].step == "notify"
+        {
+            tried.push(harness.now);
+        }
+        if harness.step().is_some() {
+            break;
+        }
+    }
+    let pauses: Vec<i64> = tried
+        .windows(2)
+        .map(|pair| (pair[1].unix_micros() - pair[0].unix_micros()) / 1000)
+        .collect();
+    assert_eq!(pauses, [1003, 2003]);
+    assert_eq!(
+        outputs(&harness),
+        (
+            WorkflowStatus::Failed,
+            Some(
+                r#"{"task_id":"7","status":"failed","message":"Processing failed, compensation applied: the world is unjust"}"#
+                    .to_owned()
+            )
+        )
+    );
+    assert_eq!(
+        statuses(&harness),
+        [
+            StepStatus::Done,
+            StepStatus::Done,
+            StepStatus::Undone,
+            StepStatus::Undone,
+            StepStatus::Failed
+        ]
+    );
+    assert!(harness.saga.outcome().unwrap().leaves_nothing());
+}
+
+#[test]
+fn a_clock_that_steps_back_does_not_prolong_a_pause() {
+    let mut harness = Harness::new(task(), |action| match &*action.step {
+        "notify" => Fault::Refused,
+        _ => Fault::None,
+    });
+    while harness.saga.timeline(harness.now)[4].failures == 0 {
+        assert_eq!(harness.step(), None);
+    }
+    assert!(matches!(harness.saga.next(harness.now), Next::Wait(_)));
+    assert!(matches!(harness.saga.next(noon()), Next::Run(_)));
+}
+
+/// The step of a name.
+fn step(harness: &Harness<'_>, name: &str) -> StepView {
+    let timeline = harness.saga.timeline(harness.now);
+    timeline.into_iter().find(|step| step.name == name).unwrap()
+}
+
+#[test]
+fn what_was_not_tried_uses_up_no_attempt_until_patience_ends() {
+    let mut harness = Harness::new(task(), |action| match &*action.step {
+        "notify" => Fault::NotMade,
+        _ => Fault::None,
+    });
+    while harness.now < noon().saturating_add(Duration::from_secs(600)) {
+        assert_eq!(harness.step(), None);
+    }
+    let notify = step(&harness, "notify");
+    assert_eq!(notify.failures, 0);
+    assert_eq!(notify.reason.as_deref(), Some("the circuit is open"));
+    let outcome = harness.run();
+    assert_eq!(
+        outcome.message(),
+        "Processing failed, compensation applied: postponed for 900 s: the circuit is open"
+    );
+    assert_eq!(harness.dirt(), Ok(()));
+}
+
+#[test]
+fn a_workflow_that_is_cancelled_anywhere_leaves_the_task_as_it_was() {
+    for workflow in [task(), project()] {
+        for steps in 0..12 {
+            let mut harness = Harness::new(workflow.clone(), |action| match action.direction {
+                Direction::Do => Fault::Unanswered,
+                Direction::Undo => Fault::None,
+            });
+            for _ in 0..steps {
+                let _ = harness.step();
+            }
+            let Some(cancel) = harness.saga.cancel("an operator") else {
+                continue;
+            };
+            harness.append(cancel);
+            assert_eq!(harness.saga.cancel("another one"), None);
+            let outcome = harness.run();
+            assert_eq!(
+                outcome.message(),
+                "Processing failed, compensation applied: cancelled by an operator"
+            );
+            assert_eq!(outputs(&harness).0, WorkflowStatus::Failed);
+            assert_eq!(harness.dirt(), Ok(()), "after {steps} steps");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_runs_while_its_workflow_is_cancelled_is_taken_back_too() {
+    let mut harness = Harness::new(task(), |_| Fault::None);
+    let action = loop {
+        if let Next::Run(mut actions) = harness.saga.next(harness.now)
+            && actions[0].step == "assign"
+        {
+            break actions.remove(0);
+        }
+        assert_eq!(harness.step(), None);
+    };
+    let cancel = harness.saga.cancel("ann").unwrap();
+    harness.append(cancel);
+    let result = harness.world.call(&action.call, harness.now);
+    let entry = harness.saga.record(&action, result, harness.now);
+    assert!(matches!(entry, Entry::Done { .. }));
+    harness.append(entry);
+    assert!(matches!(harness.run(), Outcome::Failed { .. }));
+    assert_eq!(harness.dirt(), Ok(()));
+}
+
+#[test]
+fn a_terminated_workflow_stops_where_it_is_and_has_no_output() {
+    let mut harness = Harness::new(task(), |action: &Action| match action.direction {
+        Direction::Do if action.step == "notify" => Fault::Refused,
+        Direction::Do | Direction::Undo => Fault::None,
+    });
+    while harness.saga.timeline(harness.now)[4].failures == 0 {
+        assert_eq!(harness.step(), None);
+    }
+    let terminate = harness.saga.terminate("ann").unwrap();
+    harness.append(terminate);
+    assert_eq!(harness.saga.terminate("bob"), None);
+    assert!(!harness.run().leaves_nothing());
+    assert_eq!(outputs(&harness), (WorkflowStatus::Terminated, None));
+    assert_eq!(statuses(&harness)[4], StepStatus::Skipped);
+    let task = harness.world.task("7").unwrap();
+    assert_eq!(task.status, TaskStatus::Assigned);
+}
+
+#[test]
+fn a_log_is_kept_for_a_time_after_the_end_and_as_long_as_the_workflow_runs() {
+    let mut harness = Harness::new(task(), |_| Fault::None);
+    assert_eq!(harness.saga.purge_at(RETENTION), None);
+    harness.run();
+    let purge = harness.saga.purge_at(RETENTION);
+    assert_eq!(
+        purge,
+        Some(harness.saga.last_at().saturating_add(RETENTION))
+    );
+}
+
+#[test]
+fn what_is_planned_is_shown_before_it_runs() {
+    use StepStatus::{Done, Planned, Running, Waiting};
+
+    let mut harness = Harness::new(task(), |action| match &*action.step {
+        "assign" if action.attempt == 1 => Fault::Refused,
+        _ => Fault::None,
+    });
+    assert_eq!(
+        statuses(&harness),
+        [Running, Planned, Planned, Planned, Planned]
+    );
+    for _ in 0..3 {
+        assert_eq!(harness.step(), None);
+    }
+    assert_eq!(statuses(&harness), [Done, Done, Waiting, Planned, Planned]);
+    assert!(step(&harness, "assign").next_at > Some(harness.now));
+}
+
+#[test]
+fn one_saga_alone_needs_one_write_a_step_and_no_more() {
+    let mut harness = Harness::new(task(), |_| Fault::None);
+    harness.run();
+    // The check of the input shares the write of the beginning.
+    let writes = harness.log.len() - 1;
+    assert_eq!((writes, harness.saga.timeline(harness.now).len()), (5, 5));
+}
