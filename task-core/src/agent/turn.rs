@@ -1,5 +1,7 @@
 //! What a turn of an actor comes to: its answer, and what the world has to do because of it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +27,12 @@ pub struct Reminder {
 }
 
 impl Reminder {
+    /// Pause after which a reminder comes again until it is cancelled.
+    ///
+    /// For schedulers that lose one which comes once, while nobody is there to take it. The turn that does a reminder's work
+    /// cancels it.
+    pub const REPEAT: Duration = Duration::from_secs(5);
+
     /// What the scheduler keeps for the reminder and hands back when it fires: a JSON object.
     #[must_use]
     pub fn data(&self) -> Bytes {

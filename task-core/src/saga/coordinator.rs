@@ -160,7 +160,42 @@ pub struct IllegalEntry {
     pub(super) what: String,
 }
 
+/// There is a saga of this id that does not give way to another one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("workflow {workflow_id} was started before")]
+pub struct StartedBefore {
+    /// The id.
+    pub workflow_id: String,
+}
+
 impl Saga {
+    /// A saga that is accepted at a time, unless the one of that id is still needed.
+    ///
+    /// One that was rejected, or failed and was compensated, has left nothing behind but its log, and gives way: the new log
+    /// takes the place of the old one. Any other stays as long as its log is kept, running or not.
+    ///
+    /// # Errors
+    /// The existing saga stays.
+    pub fn start(
+        workflow: Workflow,
+        existing: Option<&Self>,
+        now: Timestamp,
+    ) -> Result<Self, StartedBefore> {
+        let Some(existing) = existing else {
+            return Ok(Self::begin(workflow, now));
+        };
+        if !existing.outcome().is_some_and(|end| end.leaves_nothing()) {
+            let workflow_id = existing.run.workflow_id().to_owned();
+            return Err(StartedBefore { workflow_id });
+        }
+        // Actors tell runs by their start: a clock that has stepped back must not make the later run the earlier one.
+        let after = existing
+            .run
+            .started()
+            .saturating_add(Duration::from_micros(1));
+        Ok(Self::begin(workflow, now.max(after)))
+    }
+
     /// A saga that is accepted at a time. Its first entry is [`begun`](Self::begun).
     #[must_use]
     pub fn begin(workflow: Workflow, now: Timestamp) -> Self {

@@ -43,7 +43,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use coordinator::{Action, Direction, IllegalEntry, Next, Saga};
+pub use coordinator::{Action, Direction, IllegalEntry, Next, Saga, StartedBefore};
 pub use entry::Entry;
 pub use log::{Chain, Head, LogError, read};
 pub use outcome::{Outcome, StepStatus, StepView, WorkflowStatus, WorkflowView};

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::*;
-use crate::agent::TaskStatus;
+use crate::agent::{Command, TaskStatus};
 use crate::domain::Timestamp;
 use crate::saga::{
-    Action, Direction, Entry, Next, Outcome, RETENTION, StepStatus, StepView, WorkflowStatus,
+    Action, ActorCall, Call, Chain, Direction, Entry, Next, Outcome, RETENTION, Saga, StepResult,
+    StepStatus, StepView, Work, WorkflowStatus,
 };
 
 fn outputs(harness: &Harness<'_>) -> (WorkflowStatus, Option<String>) {
@@ -280,4 +281,89 @@ fn one_saga_alone_needs_one_write_a_step_and_no_more() {
     // The check of the input shares the write of the beginning.
     let writes = harness.log.len() - 1;
     assert_eq!((writes, harness.saga.timeline(harness.now).len()), (5, 5));
+}
+
+#[test]
+fn an_id_is_started_again_only_after_a_run_that_left_nothing_behind() {
+    let refused = |harness: &Harness<'_>| Saga::start(task(), Some(&harness.saga), noon()).is_err();
+    let mut running = Harness::new(task(), |_| Fault::None);
+    assert!(refused(&running));
+    running.run();
+    assert!(refused(&running), "the task is there");
+
+    let mut terminated = Harness::new(task(), |_| Fault::None);
+    let terminate = terminated.saga.terminate("ann").unwrap();
+    terminated.append(terminate);
+    assert!(refused(&terminated), "nobody knows what is there");
+
+    assert!(Saga::start(task(), None, noon()).is_ok());
+}
+
+#[test]
+fn a_failed_workflow_that_is_started_again_succeeds_even_if_the_clock_has_stepped_back() {
+    let mut harness = Harness::new(task(), |action| match &*action.step {
+        "notify" => Fault::RefusedForGood,
+        _ => Fault::None,
+    });
+    harness.run();
+    let before = Timestamp::from_unix_micros(0);
+    let again = Saga::start(task(), Some(&harness.saga), before).unwrap();
+    assert!(again.run().covers(harness.saga.run()));
+    let mut chain = Chain::new(again.run().workflow_id());
+    let log = [chain.seal(&again.begun(), again.run().started())];
+    let (world, now) = (harness.world.clone(), harness.now);
+    let mut again = Harness::resumed(&log, world, now, |_| Fault::None);
+    assert!(matches!(again.run(), Outcome::Completed { .. }));
+    // Nothing of the first run touches the second one any more.
+    for call in harness.world.sent {
+        let _ = again.world.call(&call, again.now);
+    }
+    let task = again.world.task("7").unwrap();
+    assert_eq!(task.status, TaskStatus::Assigned);
+}
+
+#[test]
+fn every_call_and_every_result_may_travel_as_json() {
+    for workflow in [task(), project()] {
+        let saga = Saga::begin(workflow, noon());
+        for step in &saga.steps {
+            let call = match &step.work {
+                Work::Call(call) => Some(call.clone()),
+                Work::Check { .. } => None,
+            };
+            let back = step.compensation.clone().map(Call::Actor);
+            for call in call.into_iter().chain(back) {
+                let json = serde_json::to_string(&call).unwrap();
+                assert_eq!(serde_json::from_str::<Call>(&json).unwrap(), call, "{json}");
+                if let Call::Actor(ActorCall { command, .. }) = call {
+                    let (method, body) = command.to_call();
+                    let read = Command::parse(command.actor(), &method, &body);
+                    assert_eq!(read, Ok(command));
+                }
+            }
+        }
+    }
+    let call = Saga::begin(task(), noon()).steps[2].work.clone();
+    let Work::Call(call) = call else {
+        panic!("assign calls an actor");
+    };
+    assert_eq!(
+        serde_json::to_string(&call).unwrap(),
+        concat!(
+            r#"{"actor":{"id":"7","actor":"TaskActor","command":{"method":"AssignTask","#,
+            r#""body":{"assignee":"ann","run":"task-workflow-7@1767225600000000"}}}}"#
+        )
+    );
+    let (reason, pause_ms, is_final) = ("why".to_owned(), 7, true);
+    for result in [
+        StepResult::Done,
+        StepResult::Postponed { reason, pause_ms },
+        StepResult::Failed {
+            reason: "why".to_owned(),
+            is_final,
+        },
+    ] {
+        let json = serde_json::to_string(&result).unwrap();
+        assert_eq!(serde_json::from_str::<StepResult>(&json).unwrap(), result);
+    }
 }
