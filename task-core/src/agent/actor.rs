@@ -186,7 +186,7 @@ impl Actor {
         }
     }
 
-    /// The record to be stored; `None` while there is nothing to store.
+    /// The record to be stored; `None` when there is nothing to store, or no more.
     #[must_use]
     pub fn store(&self) -> Option<Bytes> {
         match self {

@@ -118,7 +118,7 @@ impl ChatActor {
         }
     }
 
-    /// The record to be stored; `None` while there is nothing to store.
+    /// The record to be stored; `None` when there is nothing to store, or no more.
     #[must_use]
     pub fn store(&self) -> Option<Bytes> {
         (self.revision > 0).then(|| stored::encode(self))

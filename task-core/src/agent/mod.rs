@@ -10,9 +10,19 @@
 //! behind is decided here. A driver gives an actor one turn at a time, makes state and effects durable before it answers, and
 //! decides nothing.
 //!
-//! - The order of effects where one transaction cannot do all: see [`Effect`].
-//! - Records are versioned JSON that keeps fields which this version does not know.
-//! - Commands with a [`Run`] are steps of a [saga](crate::saga), and safe to repeat.
+//! # What a driver does
+//!
+//! 1. One turn at a time for each actor. [`Actor::load`] from its record, then [`Actor::perform`] or [`Actor::remind`].
+//! 2. A turn that [changed](Turn::changed) something is stored: what [`Actor::store`] says takes the place of the record, and where it
+//!    says nothing the record goes. A turn that changed nothing stores nothing, and may have effects all the same.
+//! 3. State and effects take effect together, or in the order of [`Effect`]. The answer is given afterwards.
+//! 4. After a save whose outcome is not known it forgets what it has loaded, and sets the reminder again that
+//!    [`TaskActor::armed`] tells of.
+//! 5. A reminder fires at its time or later, also when nobody was there at its time; how often does not matter. It hands back the
+//!    [data](Reminder::data) of its registration, byte for byte.
+//!
+//! Records are versioned JSON that keeps fields which this version does not know. Commands with a [`Run`] are steps of a
+//! [saga](crate::saga), and safe to repeat.
 //!
 //! Nothing here knows a driver, a store or HTTP.
 

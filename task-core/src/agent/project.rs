@@ -62,6 +62,11 @@ pub enum ProjectCommand {
         /// The run.
         run: Run,
     },
+    /// Forgets that a run was compensated, once no copy of its steps can come any more.
+    ForgetRun {
+        /// The run.
+        run: Run,
+    },
 }
 
 /// The state of one project, whether it is there or not.
@@ -105,7 +110,7 @@ impl ProjectActor {
         }
     }
 
-    /// The record to be stored; `None` while there is nothing to store.
+    /// The record to be stored; `None` when there is nothing to store, or no more.
     #[must_use]
     pub fn store(&self) -> Option<Bytes> {
         stored::encode(self)
@@ -174,6 +179,10 @@ impl ProjectActor {
                 if !self.is_undone(&run) {
                     self.undone = Some(run);
                 }
+                Ok(())
+            }
+            ProjectCommand::ForgetRun { run } => {
+                self.undone.take_if(|undone| *undone == run);
                 Ok(())
             }
         }

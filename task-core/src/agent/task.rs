@@ -123,7 +123,7 @@ impl TaskActor {
         }
     }
 
-    /// The record to be stored; `None` while there is nothing to store.
+    /// The record to be stored; `None` when there is nothing to store, or no more.
     #[must_use]
     pub fn store(&self) -> Option<Bytes> {
         stored::encode(self)
@@ -244,6 +244,9 @@ impl TaskActor {
                 self.task
                     .take_if(|task| task.created_by.as_ref() == Some(&run));
                 self.mark_undone(run);
+            }
+            TaskCommand::ForgetRun { run } => {
+                self.undone.take_if(|undone| *undone == run);
             }
         }
         Ok(self.view())

@@ -17,7 +17,7 @@ pub(super) const STUCK_PAUSE: Duration = Duration::from_secs(30 * 60);
 
 /// A saga, as far as its log tells.
 ///
-/// A driver begins one, or [reads](super::read) it from its log, and then goes round: it asks what is [next](Self::next), does
+/// A driver [starts](Self::start) one, or [reads](super::read) it from its log, and then goes round: it asks what is [next](Self::next), does
 /// that, turns each result into [an entry](Self::record), makes the entry durable, and [applies](Self::apply) it. It asks again when
 /// every action of the answer before has its entry.
 ///
@@ -196,7 +196,7 @@ impl Saga {
         Ok(Self::begin(workflow, now.max(after)))
     }
 
-    /// A saga that is accepted at a time. Its first entry is [`begun`](Self::begun).
+    /// A saga that is accepted at a time, whatever was before.
     #[must_use]
     pub fn begin(workflow: Workflow, now: Timestamp) -> Self {
         let run = Run::new(workflow.id(), now);
@@ -212,9 +212,8 @@ impl Saga {
         }
     }
 
-    /// The entry that begins the log, written at the time at which the saga began.
-    #[must_use]
-    pub fn begun(&self) -> Entry {
+    /// The entry that begins the log.
+    pub(super) fn begun(&self) -> Entry {
         Entry::Begun {
             version: Workflow::VERSION,
             workflow: self.workflow.clone(),

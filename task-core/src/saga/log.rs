@@ -154,8 +154,7 @@ struct Place {
 
 impl Chain {
     /// The chain of a log that has no entry yet.
-    #[must_use]
-    pub fn new(workflow_id: impl Into<String>) -> Self {
+    pub(super) fn new(workflow_id: impl Into<String>) -> Self {
         let head = Head {
             entries: 0,
             sum: String::new(),
@@ -164,6 +163,14 @@ impl Chain {
             saga: workflow_id.into(),
             head,
         }
+    }
+
+    /// The chain of a saga's log and its first record, which says what is to be done.
+    #[must_use]
+    pub fn begin(saga: &Saga) -> (Self, Bytes) {
+        let mut chain = Self::new(saga.run().workflow_id());
+        let first = chain.seal(&saga.begun(), saga.run().started());
+        (chain, first)
     }
 
     /// How long the log is and how it ends.
@@ -267,8 +274,7 @@ impl Chain {
 /// let now = Timestamp::from_unix_micros(0);
 /// let saga = Saga::begin(Workflow::TaskProcessing(input), now);
 ///
-/// let mut chain = Chain::new(saga.run().workflow_id());
-/// let first = chain.seal(&saga.begun(), now);
+/// let (chain, first) = Chain::begin(&saga);
 /// let (again, end) = read("task-workflow-7", [&first[..]], Some(chain.head())).unwrap();
 /// assert_eq!((again, end), (saga, chain));
 ///

@@ -22,6 +22,18 @@
 //!   fires. A copy of a step that arrives later is refused by the task's actor.
 //! - A log that was torn or tampered with is refused by a named [`LogError`].
 //!
+//! # What a driver does
+//!
+//! 1. [`Saga::start`] decides whether a workflow may begin. [`Chain::begin`] makes the first record.
+//! 2. It goes round: [`Saga::next`], then what that says. An entry is durable before it is applied, and before anything is done
+//!    that follows from it. Entries of [`Next::Record`] may share the write of the entry before them. An actor's
+//!    turn and its entry may share one as well.
+//! 3. It asks again when every action of the last answer has its entry, so that nothing is taken back that still runs.
+//!    [`Saga::cancel`] and [`Saga::terminate`] may come in between.
+//! 4. An action that ran into its time limit, or whose process died, is a [failure](StepResult::failed), or is simply done again.
+//! 5. [`Head`] is kept beside the records, in the same write. What [`read`] refuses is not driven, and shown as it is.
+//! 6. At [`Saga::purge_at`] the actors get the [farewell](Saga::farewell), and then the records go.
+//!
 //! # Why is there no trait of steps?
 //!
 //! A step is a command of an actor or a notification. Both drivers can do both, and a plan that is data can be compared, stored and

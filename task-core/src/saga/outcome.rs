@@ -4,7 +4,7 @@ use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
 
 use super::coordinator::{Course, Saga, State};
-use super::plan::Attempts;
+use super::plan::{ActorCall, Attempts};
 use super::workflow::Workflow;
 use crate::domain::Timestamp;
 
@@ -221,6 +221,27 @@ impl Saga {
     pub fn purge_at(&self, kept: std::time::Duration) -> Option<Timestamp> {
         let end = self.outcome().map(|_| self.last_at)?;
         Some(end.saturating_add(kept))
+    }
+
+    /// What to tell the actors before the log is purged: that no step of this run will come any more.
+    ///
+    /// Without it the marks of compensated runs would stay for ever where nothing else is left.
+    #[must_use]
+    pub fn farewell(&self) -> Vec<ActorCall> {
+        let mut calls: Vec<ActorCall> = Vec::new();
+        if matches!(self.outcome(), Some(Outcome::Failed { .. })) {
+            for back in self
+                .steps
+                .iter()
+                .filter_map(|step| step.compensation.as_ref())
+            {
+                let call = back.forget(self.run());
+                if !calls.contains(&call) {
+                    calls.push(call);
+                }
+            }
+        }
+        calls
     }
 
     /// All steps of the plan, in their order.

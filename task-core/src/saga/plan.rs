@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::{ActorId, Command};
+use crate::agent::{ActorId, ActorType, Command, ProjectCommand, Run, TaskCommand};
 use crate::ports::Notification;
 
 /// How often a step is tried, and how far apart.
@@ -103,6 +103,20 @@ pub struct ActorCall {
     /// What it is told.
     #[serde(flatten)]
     pub command: Command,
+}
+
+impl ActorCall {
+    /// Tells the same actor that a run is over.
+    pub(super) fn forget(&self, run: &Run) -> Self {
+        let run = run.clone();
+        let command = match self.command.actor() {
+            ActorType::Project => Command::Project(ProjectCommand::ForgetRun { run }),
+            // No saga gives a conversation a command.
+            ActorType::Task | ActorType::Chat => Command::Task(TaskCommand::ForgetRun { run }),
+        };
+        let id = self.id.clone();
+        Self { id, command }
+    }
 }
 
 /// The news that somebody has a task.

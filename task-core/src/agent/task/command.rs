@@ -8,8 +8,8 @@ use crate::domain::Timestamp;
 
 /// A command of a task's actor; the names of the variants are the names of the methods.
 ///
-/// Commands with a `run` are steps of a saga, and safe to repeat. The last three take back what a run did: they are
-/// safe to repeat too, and from then on every other command of that run is refused.
+/// Commands with a `run` are steps of a saga, and safe to repeat. Three take back what a run did: they are safe to
+/// repeat too, and from then on every step of that run is refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "method", content = "body")]
 pub enum TaskCommand {
@@ -44,6 +44,11 @@ pub enum TaskCommand {
     },
     /// Takes back the task that a run made.
     WithdrawTask {
+        /// The run.
+        run: Run,
+    },
+    /// Forgets that a run was compensated, once no copy of its steps can come any more.
+    ForgetRun {
         /// The run.
         run: Run,
     },

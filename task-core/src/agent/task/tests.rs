@@ -357,6 +357,23 @@ fn a_withdrawal_that_comes_before_its_creation_prevents_it() {
 }
 
 #[test]
+fn a_mark_goes_with_its_own_run_alone_and_with_it_the_last_of_the_record() {
+    let mut actor = actor();
+    let _ = actor.turn(TaskCommand::WithdrawTask { run: run(1) }, at(1));
+    assert!(
+        !actor
+            .turn(TaskCommand::ForgetRun { run: run(0) }, at(2))
+            .changed
+    );
+    assert!(
+        actor
+            .turn(TaskCommand::ForgetRun { run: run(1) }, at(3))
+            .changed
+    );
+    assert_eq!(actor.store(), None);
+}
+
+#[test]
 fn a_foreign_task_is_not_withdrawn() {
     let mut actor = after([create(None)]);
     let _ = actor.turn(TaskCommand::WithdrawTask { run: run(0) }, at(2));
@@ -379,6 +396,7 @@ fn commands() -> impl Strategy<Value = TaskCommand> {
         some_run().prop_map(|run| TaskCommand::CancelDeadlineReminder { run }),
         some_run().prop_map(|run| TaskCommand::UnassignTask { run }),
         some_run().prop_map(|run| TaskCommand::WithdrawTask { run }),
+        some_run().prop_map(|run| TaskCommand::ForgetRun { run }),
     ]
 }
 

@@ -82,10 +82,7 @@ fn an_actor_that_forgets_which_run_was_compensated_is_found() {
 
 #[test]
 fn a_step_that_is_not_taken_back_because_its_answer_was_lost_is_found() {
-    let lost = |action: &Action| match action.direction {
-        Direction::Do if action.step == "assign" => Fault::Unanswered,
-        Direction::Do | Direction::Undo => Fault::None,
-    };
+    let lost = failing("assign", Fault::Unanswered);
     let mut harness = Harness::broken(task(), |saga| skip(saga, "assign"), lost);
     assert!(matches!(harness.run(), Outcome::Failed { .. }));
     let expected = "a task is assigned of Some(\"ann\")";

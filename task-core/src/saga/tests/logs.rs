@@ -7,10 +7,7 @@ use crate::saga::{Chain, Entry, Head, LogError, Saga, read};
 
 /// The log of a run that fails, and its head.
 fn log() -> (Vec<Bytes>, Head, Saga) {
-    let mut harness = Harness::new(task(), |action| match &*action.step {
-        "notify" => Fault::Refused,
-        _ => Fault::None,
-    });
+    let mut harness = Harness::new(task(), failing("notify", Fault::Refused));
     harness.run();
     let id = "task-workflow-7";
     let records = harness.log.iter().map(|record| &record[..]);

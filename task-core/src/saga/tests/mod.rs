@@ -10,7 +10,7 @@ mod world;
 
 use world::{Fault, Harness, World};
 
-use super::{NewProject, NewTask, ProcessTask, Workflow};
+use super::{Action, Direction, NewProject, NewTask, ProcessTask, Workflow};
 use crate::domain::Timestamp;
 
 const STEPS: [&str; 4] = ["create", "assign", "set_reminder", "notify"];
@@ -38,4 +38,12 @@ fn project() -> Workflow {
     let tasks = ["first of all", "second of all", "third of all"].map(task);
     let input = NewProject::new("p", "spring".to_owned(), "ann".to_owned(), tasks.to_vec());
     Workflow::Project(input.unwrap())
+}
+
+/// Every attempt of one step comes to this.
+fn failing(step: &str, fault: Fault) -> impl FnMut(&Action) -> Fault {
+    move |action| match action.direction {
+        Direction::Do if action.step == step => fault,
+        Direction::Do | Direction::Undo => Fault::None,
+    }
 }

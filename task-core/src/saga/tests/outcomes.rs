@@ -6,7 +6,7 @@ use super::*;
 use crate::agent::{Command, TaskStatus};
 use crate::domain::Timestamp;
 use crate::saga::{
-    Action, ActorCall, Call, Chain, Direction, Entry, Next, Outcome, RETENTION, Saga, StepResult,
+    ActorCall, Call, Chain, Direction, Entry, Next, Outcome, RETENTION, Saga, StepResult,
     StepStatus, StepView, Work, WorkflowStatus,
 };
 
@@ -95,10 +95,7 @@ fn a_completed_project_has_all_its_tasks_assigned_and_reminded_of() {
 #[test]
 fn a_failed_notification_is_tried_after_one_second_and_after_two_more() {
     let mut tried: Vec<Timestamp> = Vec::new();
-    let mut harness = Harness::new(task(), |action| match &*action.step {
-        "notify" => Fault::Refused,
-        _ => Fault::None,
-    });
+    let mut harness = Harness::new(task(), failing("notify", Fault::Refused));
     loop {
         if let Next::Run(actions) = harness.saga.next(harness.now)
             && actions[0].step == "notify"
@@ -139,10 +136,7 @@ fn a_failed_notification_is_tried_after_one_second_and_after_two_more() {
 
 #[test]
 fn a_clock_that_steps_back_does_not_prolong_a_pause() {
-    let mut harness = Harness::new(task(), |action| match &*action.step {
-        "notify" => Fault::Refused,
-        _ => Fault::None,
-    });
+    let mut harness = Harness::new(task(), failing("notify", Fault::Refused));
     while harness.saga.timeline(harness.now)[4].failures == 0 {
         assert_eq!(harness.step(), None);
     }
@@ -158,10 +152,7 @@ fn step(harness: &Harness<'_>, name: &str) -> StepView {
 
 #[test]
 fn what_was_not_tried_uses_up_no_attempt_until_patience_ends() {
-    let mut harness = Harness::new(task(), |action| match &*action.step {
-        "notify" => Fault::NotMade,
-        _ => Fault::None,
-    });
+    let mut harness = Harness::new(task(), failing("notify", Fault::NotMade));
     while harness.now < noon().saturating_add(Duration::from_secs(600)) {
         assert_eq!(harness.step(), None);
     }
@@ -226,10 +217,7 @@ fn a_step_that_runs_while_its_workflow_is_cancelled_is_taken_back_too() {
 
 #[test]
 fn a_terminated_workflow_stops_where_it_is_and_has_no_output() {
-    let mut harness = Harness::new(task(), |action: &Action| match action.direction {
-        Direction::Do if action.step == "notify" => Fault::Refused,
-        Direction::Do | Direction::Undo => Fault::None,
-    });
+    let mut harness = Harness::new(task(), failing("notify", Fault::Refused));
     while harness.saga.timeline(harness.now)[4].failures == 0 {
         assert_eq!(harness.step(), None);
     }
@@ -301,16 +289,13 @@ fn an_id_is_started_again_only_after_a_run_that_left_nothing_behind() {
 
 #[test]
 fn a_failed_workflow_that_is_started_again_succeeds_even_if_the_clock_has_stepped_back() {
-    let mut harness = Harness::new(task(), |action| match &*action.step {
-        "notify" => Fault::RefusedForGood,
-        _ => Fault::None,
-    });
+    let mut harness = Harness::new(task(), failing("notify", Fault::RefusedForGood));
     harness.run();
     let before = Timestamp::from_unix_micros(0);
     let again = Saga::start(task(), Some(&harness.saga), before).unwrap();
     assert!(again.run().covers(harness.saga.run()));
-    let mut chain = Chain::new(again.run().workflow_id());
-    let log = [chain.seal(&again.begun(), again.run().started())];
+    let (_, first) = Chain::begin(&again);
+    let log = [first];
     let (world, now) = (harness.world.clone(), harness.now);
     let mut again = Harness::resumed(&log, world, now, |_| Fault::None);
     assert!(matches!(again.run(), Outcome::Completed { .. }));
@@ -366,4 +351,21 @@ fn every_call_and_every_result_may_travel_as_json() {
         let json = serde_json::to_string(&result).unwrap();
         assert_eq!(serde_json::from_str::<StepResult>(&json).unwrap(), result);
     }
+}
+
+#[test]
+fn a_failed_project_leaves_no_record_once_its_log_is_purged() {
+    let mut harness = Harness::new(project(), failing("create_task_3", Fault::RefusedForGood));
+    harness.run();
+    assert_eq!(harness.world.records(), 4);
+    let farewell = harness.saga.farewell();
+    assert_eq!(farewell.len(), 4);
+    for call in farewell {
+        harness.world.command(&call, harness.now).unwrap();
+    }
+    assert_eq!(harness.world.records(), 0);
+
+    let mut harness = Harness::new(project(), |_| Fault::None);
+    harness.run();
+    assert_eq!(harness.saga.farewell(), []);
 }

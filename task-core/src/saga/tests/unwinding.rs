@@ -2,15 +2,7 @@
 
 use super::*;
 use crate::agent::TaskStatus;
-use crate::saga::{Action, Direction, Entry, Outcome, StepStatus};
-
-/// Fails every attempt of one step.
-fn failing(step: &str, fault: Fault) -> impl FnMut(&Action) -> Fault {
-    move |action| match action.direction {
-        Direction::Do if action.step == step => fault,
-        Direction::Do | Direction::Undo => Fault::None,
-    }
-}
+use crate::saga::{Direction, Entry, Outcome, StepStatus};
 
 fn is_failed(outcome: &Outcome, reason: &str) -> bool {
     let message = format!("Processing failed, compensation applied: {reason}");

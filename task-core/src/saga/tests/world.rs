@@ -63,8 +63,9 @@ impl World {
         let turn = turn(&mut loaded);
         match turn.changed {
             true => {
-                self.records
-                    .extend(loaded.store().map(|record| (key.clone(), record)));
+                self.records.remove(&key);
+                let record = loaded.store().map(|record| (key.clone(), record));
+                self.records.extend(record);
             }
             false => assert_eq!(stored, loaded.store(), "an unchanged state differs"),
         }
@@ -122,6 +123,11 @@ impl World {
             let reply = self.turn(actor, &id, |actor| actor.remind(&name, &data, now));
             assert!(reply.is_ok(), "a reminder is never refused");
         }
+    }
+
+    /// How many records there are.
+    pub(super) fn records(&self) -> usize {
+        self.records.len()
     }
 
     pub(super) fn has_reminders(&self) -> bool {
@@ -200,14 +206,12 @@ impl<'a> Harness<'a> {
         let now = super::noon();
         let mut saga = Saga::begin(workflow, now);
         plan(&mut saga);
-        let mut chain = Chain::new(saga.run().workflow_id());
-        let begun = saga.begun();
-        let log = vec![chain.seal(&begun, now)];
+        let (chain, first) = Chain::begin(&saga);
         Self {
             world: World::default(),
             saga,
-            log,
-            entries: vec![begun],
+            log: vec![first],
+            entries: Vec::new(),
             now,
             chain,
             script: Box::new(script),
