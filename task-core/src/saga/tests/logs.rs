@@ -139,6 +139,21 @@ fn records_in_another_order_missing_or_twice_are_misplaced() {
 }
 
 #[test]
+fn a_record_of_another_history_of_the_same_saga_breaks_the_chain() {
+    let (log, ..) = log();
+    let mut other = Harness::new(task(), failing("notify", Fault::RefusedForGood));
+    other.run();
+    assert_eq!(log[..5], other.log[..5]);
+    let mut spliced = log;
+    spliced[5] = other.log[5].clone();
+    let error = error_of(&spliced, None);
+    assert!(
+        matches!(error, LogError::Tampered { seq: 6, .. }),
+        "{error}"
+    );
+}
+
+#[test]
 fn the_end_of_a_log_is_missed_by_its_head() {
     let (log, head, _) = log();
     let error = error_of(&log[..9], Some(&head)).to_string();
