@@ -6,6 +6,9 @@ pub mod ports;
 
 pub mod application;
 
+pub mod agent;
+pub mod saga;
+
 pub mod layer;
 
 pub mod migration;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::record::Displayed;
-use crate::domain::{Revision, TaskEvent};
+use crate::domain::{Revision, TaskEvent, Timestamp};
 use crate::ports::{Event, Topic};
 
 /// The topic of task events.
@@ -21,19 +21,53 @@ pub const EVENT_SOURCE: &str = "task-api";
 /// The name of the pub/sub component that carries our events.
 pub const PUBSUB_NAME: &str = "pubsub";
 
+/// An event before it becomes bytes.
+pub(crate) struct Envelope<'a, D> {
+    pub(crate) id: uuid::Uuid,
+    pub(crate) source: &'static str,
+    pub(crate) r#type: &'static str,
+    pub(crate) subject: &'a str,
+    pub(crate) time: Timestamp,
+    pub(crate) topic: &'static str,
+    pub(crate) revision: Option<Revision>,
+    pub(crate) data: D,
+}
+
+impl<D: Serialize> Envelope<'_, D> {
+    /// The event as every bus carries it.
+    pub(crate) fn to_bytes(&self) -> Bytes {
+        let written = Written {
+            specversion: "1.0",
+            id: Displayed(self.id),
+            source: self.source,
+            r#type: self.r#type,
+            subject: self.subject,
+            time: Displayed(self.time),
+            datacontenttype: "application/json",
+            topic: self.topic,
+            pubsubname: PUBSUB_NAME,
+            taskrev: self.revision.map(Displayed),
+            data: &self.data,
+        };
+        let json = serde_json::to_vec(&written).expect("an envelope has only string keys");
+        Bytes::from(json)
+    }
+}
+
 #[derive(Serialize)]
-struct Envelope<'a> {
+struct Written<'a, D> {
     specversion: &'static str,
     id: Displayed<uuid::Uuid>,
     source: &'static str,
     r#type: &'static str,
     subject: &'a str,
-    time: Displayed<crate::domain::Timestamp>,
+    time: Displayed<Timestamp>,
     datacontenttype: &'static str,
     topic: &'static str,
     pubsubname: &'static str,
-    taskrev: Displayed<Revision>,
-    data: Data<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    taskrev: Option<Displayed<Revision>>,
+    data: &'a D,
 }
 
 #[derive(Serialize)]
@@ -42,23 +76,20 @@ struct Data<'a> {
     task_id: &'a str,
     title: &'a str,
     status: &'static str,
-    timestamp: Displayed<crate::domain::Timestamp>,
+    timestamp: Displayed<Timestamp>,
 }
 
 /// The event of one change, ready for any bus.
 #[must_use]
 pub fn task_event(event: &TaskEvent, revision: Revision) -> Event {
     let envelope = Envelope {
-        specversion: "1.0",
-        id: Displayed(event.id(revision)),
+        id: event.id(revision),
         source: EVENT_SOURCE,
         r#type: event.event_type.as_str(),
         subject: event.task_id.as_str(),
-        time: Displayed(event.timestamp),
-        datacontenttype: "application/json",
+        time: event.timestamp,
         topic: TASK_EVENTS_TOPIC,
-        pubsubname: PUBSUB_NAME,
-        taskrev: Displayed(revision),
+        revision: Some(revision),
         data: Data {
             event_type: event.event_type.as_str(),
             task_id: event.task_id.as_str(),
@@ -67,11 +98,10 @@ pub fn task_event(event: &TaskEvent, revision: Revision) -> Event {
             timestamp: Displayed(event.timestamp),
         },
     };
-    let json = serde_json::to_vec(&envelope).expect("an envelope has only string keys");
     Event {
         topic: Topic::new(TASK_EVENTS_TOPIC),
         key: event.task_id.as_str().into(),
-        payload: Bytes::from(json),
+        payload: envelope.to_bytes(),
     }
 }
 
@@ -79,7 +109,7 @@ pub fn task_event(event: &TaskEvent, revision: Revision) -> Event {
 mod tests {
     use super::*;
     use crate::application::IncomingEvent;
-    use crate::domain::{EventType, Status, TaskId, Timestamp};
+    use crate::domain::{EventType, Status, TaskId};
 
     fn event() -> TaskEvent {
         TaskEvent {

@@ -29,6 +29,7 @@ mod tests;
 
 pub use completion::CompletionNotifier;
 pub(crate) use completion::SEEN_TTL;
+pub(crate) use envelope::Envelope;
 pub use envelope::{EVENT_SOURCE, PUBSUB_NAME, TASK_EVENTS_TOPIC, task_event};
 pub use error::TaskError;
 pub use history::GroupStart;
