@@ -73,7 +73,7 @@ impl<Sides, C, S: Way> MoveRow<Sides, C, S> {
     }
 }
 
-/// Stages that differ in what is read and written, for pairs that take their time.
+/// Stages that differ in what is read and written.
 const BRIEFLY: &[Stage] = &[Stage::DualWrite, Stage::Live, Stage::RampDown];
 
 /// The same for buses.
@@ -132,7 +132,7 @@ pub const STORE_MOVES: &[StoreMove] = &[
             clock: None,
             late: Duration::ZERO,
         },
-        usually: &Stage::ALL,
+        usually: BRIEFLY,
     },
     MoveRow {
         name: "redis_dapr_to_embedded",
@@ -143,7 +143,7 @@ pub const STORE_MOVES: &[StoreMove] = &[
             clock: None,
             late: Duration::ZERO,
         },
-        usually: &Stage::ALL,
+        usually: &[Stage::RampDown],
     },
     MoveRow {
         name: "redis_legacy_to_redis_dapr",
@@ -164,13 +164,13 @@ pub const DAPR_STORE_MOVES: &[StoreMove] = &[
         name: "redis_legacy_to_dapr_redis",
         declares: TO_A_SIDECAR,
         sides: || to_a_sidecar(Keeper::Redis),
-        usually: BRIEFLY,
+        usually: &[Stage::Live, Stage::RampDown],
     },
     MoveRow {
         name: "redis_legacy_to_dapr_postgres",
         declares: TO_A_SIDECAR,
         sides: || to_a_sidecar(Keeper::Postgres),
-        usually: BRIEFLY,
+        usually: &[Stage::Live],
     },
 ];
 
@@ -204,7 +204,7 @@ pub const BUS_MOVES: &[BusMove] = &[
             old: EmbeddedBackends::fresh(),
             new: Arc::new(RedisStreams::default()),
         },
-        usually: BusStage::ALL,
+        usually: BUS_BRIEFLY,
     },
     MoveRow {
         name: "redis_streams_to_embedded",
@@ -213,7 +213,7 @@ pub const BUS_MOVES: &[BusMove] = &[
             old: Arc::new(RedisStreams::default()),
             new: EmbeddedBackends::fresh(),
         },
-        usually: BusStage::ALL,
+        usually: &[BusStage::Live],
     },
     MoveRow {
         name: "redis_streams_to_redis_streams",
@@ -226,7 +226,7 @@ pub const BUS_MOVES: &[BusMove] = &[
             old: Arc::new(RedisStreams::default()),
             new: Arc::new(RedisStreams::default()),
         },
-        usually: BusStage::ALL,
+        usually: BUS_BRIEFLY,
     },
     MoveRow {
         name: "embedded_to_kafka",
@@ -235,7 +235,7 @@ pub const BUS_MOVES: &[BusMove] = &[
             old: EmbeddedBackends::fresh(),
             new: Arc::new(KafkaEventBuses::fresh()),
         },
-        usually: BUS_BRIEFLY,
+        usually: &[BusStage::Live],
     },
     MoveRow {
         name: "kafka_to_embedded",
@@ -244,7 +244,7 @@ pub const BUS_MOVES: &[BusMove] = &[
             old: Arc::new(KafkaEventBuses::fresh()),
             new: EmbeddedBackends::fresh(),
         },
-        usually: BUS_BRIEFLY,
+        usually: &[BusStage::Live],
     },
 ];
 
@@ -266,6 +266,6 @@ pub const DAPR_BUS_MOVES: &[BusMove] = &[
             old: Arc::new(KafkaEventBuses::fresh()),
             new: Arc::new(DaprEventBuses::fresh(Broker::Kafka)),
         },
-        usually: BUS_BRIEFLY,
+        usually: &[BusStage::Live],
     },
 ];
