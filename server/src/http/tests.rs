@@ -498,6 +498,7 @@ async fn every_described_route_exists_and_the_description_names_every_status_and
         "/notifications",
         "/health",
         "/ready",
+        "/metrics",
         "/openapi.json",
     ];
     let sorted = |mut names: Vec<&str>| {
