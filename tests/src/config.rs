@@ -35,11 +35,11 @@ pub fn storm() -> Duration {
 /// How often replicas of a move are killed at a step.
 pub const KILLS: &str = "TASK_TESTS_KILLS";
 
-/// How often replicas of a move are killed at a step: 30 times unless the environment says otherwise.
+/// How often replicas of a move are killed at a step: 12 times unless the environment says otherwise.
 #[must_use]
 pub fn kills() -> usize {
     let wanted = number(KILLS).and_then(|wanted| usize::try_from(wanted).ok());
-    wanted.unwrap_or(30)
+    wanted.unwrap_or(12)
 }
 
 /// How long the new side of a move is away, in seconds.

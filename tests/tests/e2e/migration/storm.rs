@@ -121,6 +121,12 @@ impl Storm {
         carried_out
     }
 
+    /// Whether everything was `off` since the last backfill: then the new side may lack what nobody has followed.
+    async fn was_left(&self) -> bool {
+        let status = migration(&self.fleet.any(), "status --json").await.json();
+        status["backfill"]["generation"] != status["generation"]
+    }
+
     /// A step of one port, mostly forwards, of all tasks or a part of them; or a look at the whole.
     async fn next_command(&self, replica: &TaskServer) -> String {
         let port = PORTS[self.random(PORTS.len())];
@@ -169,10 +175,13 @@ async fn replicas_that_die_and_sleep_under_random_moves_lose_nothing_and_invent_
         "rollback --port notifier --to old",
         "rollback --port state --to dualwrite",
         "repair drain",
-        "verify --full",
     ] {
         storm.fleet.at_last(command).await;
     }
+    if storm.was_left().await {
+        storm.fleet.at_last("backfill start").await;
+    }
+    storm.fleet.at_last("verify --full").await;
     for writer in &mut writers {
         writer.finish(&storm.fleet.any()).await;
     }
