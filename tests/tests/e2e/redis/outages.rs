@@ -277,8 +277,8 @@ async fn thirty_seconds_of_silence_cost_little_memory_and_end() {
     );
     assert!(refused > 1_000);
     assert!(longest < SILENCE / 2, "{longest:?}");
-    // Everything that was tried would be many gigabytes. Other tests of this process grow meanwhile, too.
-    assert!(grown < 1024 * 1024, "{grown} KiB more");
+    // Everything that was tried would be gigabytes.
+    assert!(grown < 256 * 1024, "{grown} KiB more");
     server.resume();
     until("the store is back", async || store.check().await.ok()).await;
     assert_eq!(value(&store, "7").await.as_deref(), Some("before"));
