@@ -139,23 +139,26 @@ impl Move {
         }))
     }
 
-    /// Puts and gets by the move, and by a side alone.
-    fn compare(&self, options: &Options, side: &Store) -> BenchResult<[Compared; 2]> {
+    /// Puts by the move, and by a side alone.
+    fn compare_puts(&self, options: &Options, side: &Store) -> BenchResult<Compared> {
         let parallel: Store = Arc::<ParallelStateStore>::clone(&self.parallel);
-        let time = options.load_time();
-        let put = compare(
+        compare(
             options,
-            time,
+            options.load_time(),
             |time| self.put(&parallel, time),
             |time| self.put(side, time),
-        )?;
-        let get = compare(
+        )
+    }
+
+    /// Gets by the move, and by a side alone.
+    fn compare_gets(&self, options: &Options, side: &Store) -> BenchResult<Compared> {
+        let parallel: Store = Arc::<ParallelStateStore>::clone(&self.parallel);
+        compare(
             options,
-            time,
+            options.load_time(),
             |time| self.get(&parallel, time),
             |time| self.get(side, time),
-        )?;
-        Ok([put, get])
+        )
     }
 
     fn end(self) {
@@ -180,11 +183,20 @@ fn longer(compared: &Compared) -> f64 {
     compared.subject.p50_us / compared.bare.p50_us
 }
 
+/// The comparison with the slower side.
+fn slower(old: Compared, new: Compared) -> Compared {
+    match old.bare.p50_us >= new.bare.p50_us {
+        true => old,
+        false => new,
+    }
+}
+
 /// P9: everything is off.
 pub(crate) fn off(options: &Options) -> BenchResult<Row> {
     let moving = Move::open(options)?;
     moving.fill(&moving.old)?;
-    let [put, get] = moving.compare(options, &moving.old)?;
+    let put = moving.compare_puts(options, &moving.old)?;
+    let get = moving.compare_gets(options, &moving.old)?;
     moving.end();
     let worst = longer(&put).max(longer(&get));
     Ok(Row {
@@ -206,25 +218,16 @@ pub(crate) fn dual(options: &Options) -> BenchResult<Row> {
     for side in [&moving.old, &moving.new] {
         moving.fill(side)?;
     }
-    let sides = [Arc::clone(&moving.old), Arc::clone(&moving.new)];
-    let slower = |compared: [Compared; 2]| {
-        let [first, second] = compared;
-        match first.bare.p50_us >= second.bare.p50_us {
-            true => first,
-            false => second,
-        }
-    };
-    let of_both = |moving: &Move| -> BenchResult<[[Compared; 2]; 2]> {
-        let [old, new] = &sides;
-        let [put, get] = moving.compare(options, old)?;
-        let [put_new, get_new] = moving.compare(options, new)?;
-        Ok([[put, put_new], [get, get_new]])
-    };
-    let [puts, _] = of_both(&moving)?;
+    let put = slower(
+        moving.compare_puts(options, &moving.old)?,
+        moving.compare_puts(options, &moving.new)?,
+    );
     moving.advance(Stage::Shadow)?;
-    let [_, gets] = of_both(&moving)?;
+    let get = slower(
+        moving.compare_gets(options, &moving.old)?,
+        moving.compare_gets(options, &moving.new)?,
+    );
     moving.end();
-    let (put, get) = (slower(puts), slower(gets));
     let worst = longer(&put).max(longer(&get));
     Ok(Row {
         number: "P10",
